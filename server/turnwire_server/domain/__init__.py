@@ -1,0 +1,1 @@
+"""The nouns of the contract: frozen, standard library only, no input or output and no clock."""

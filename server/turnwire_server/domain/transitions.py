@@ -1,0 +1,106 @@
+"""What each transition of an inference changes, and the events that tell of it. Pure: every store calls these.
+
+A store loads the inference, calls one of these inside its transaction, and writes the inference and appends the events it
+gets back. So log and state cannot disagree, and all stores behave alike.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from turnwire_server.domain.event import (
+    Cancelled,
+    Event,
+    Failed,
+    InferenceFinished,
+    InferenceQueued,
+    InferenceStarted,
+    Outcome,
+    Payload,
+    Succeeded,
+    TurnClosed,
+    TurnOpened,
+)
+from turnwire_server.domain.inference import FinishClass, Inference, InferenceState, Usage, advance
+from turnwire_server.domain.turn import Turn
+
+_OUTCOMES = {
+    Succeeded: InferenceState.SUCCEEDED,
+    Failed: InferenceState.FAILED,
+    Cancelled: InferenceState.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An inference after a move, and the events that tell of it."""
+
+    inference: Inference
+    events: tuple[Event, ...]
+
+
+def event_of(inference: Inference, payload: Payload, now: datetime, entity: str = "") -> Event:
+    """Return an event of the inference's present attempt."""
+    return Event(inference.session_id, inference.inference_id, now, payload, entity, inference.attempt)
+
+
+def enqueue(inference: Inference, queue_position: int, now: datetime) -> Transition:
+    """A new inference enters the line."""
+    inference = replace(inference, queue_position=queue_position)
+    return Transition(inference, (event_of(inference, InferenceQueued(queue_position), now),))
+
+
+def begin(inference: Inference, engine: str, turn: Turn | None, now: datetime) -> Transition:
+    """An attempt begins; `turn` is the turn to open, None when it is open already."""
+    started = replace(
+        advance(inference, InferenceState.RUNNING),
+        start_time=inference.start_time or now,
+        turn_index=turn.index if turn else inference.turn_index,
+    )
+    events = [event_of(started, InferenceStarted(engine, started.profile, started.config.model), now)]
+    if turn:
+        events.append(event_of(started, TurnOpened(turn.index, turn.block_count, turn.parent), now))
+    return Transition(started, tuple(events))
+
+
+def request_cancel(inference: Inference, reason: str, now: datetime) -> Inference:
+    """A cancel is requested; the first request's time and reason stay."""
+    if inference.state.is_terminal or inference.cancel_requested_time is not None:
+        return inference
+    return replace(inference, cancel_requested_time=now, cancel_reason=reason)
+
+
+def end(
+    inference: Inference,
+    outcome: Outcome,
+    usage: Usage,
+    now: datetime,
+    *,
+    event_count: int,
+    block_count: int,
+    model: str = "",
+) -> Transition:
+    """An inference ends. `event_count` counts its events so far, `block_count` the blocks of its turn, if it has one."""
+    ended = replace(
+        advance(inference, _OUTCOMES[type(outcome)]),
+        end_time=now,
+        usage=usage,
+        model=model or inference.model,
+        finish_class=_finish_class(outcome),
+        error=outcome.error if isinstance(outcome, Failed) else None,
+    )
+    events: list[Event] = []
+    if ended.turn_index is not None:
+        events.append(event_of(ended, TurnClosed(ended.turn_index, block_count), now))
+    finished = InferenceFinished(outcome, usage, event_count + len(events) + 1)
+    events.append(event_of(ended, finished, now))
+    return Transition(ended, tuple(events))
+
+
+def _finish_class(outcome: Outcome) -> FinishClass:
+    match outcome:
+        case Succeeded(finish_class):
+            return finish_class
+        case Failed():
+            return FinishClass.ERROR
+        case Cancelled():
+            return FinishClass.INTERRUPTED

@@ -1,0 +1,1 @@
+"""Engines: what produces model output for one engine call."""

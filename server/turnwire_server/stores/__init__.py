@@ -1,0 +1,1 @@
+"""Stores: where sessions, turns, inferences and the event log live."""
