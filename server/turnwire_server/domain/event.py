@@ -144,6 +144,9 @@ class LlmThinkingFinal:
     text_bytes: int
     text_omitted: bool = False
     signature: str = ""
+    summary: str = ""
+    encrypted_content: str = ""
+    item: str = ""
 
 
 @dataclass(frozen=True, slots=True)
