@@ -19,17 +19,15 @@
           EngineUnauthenticatedError, EngineStreamBrokenError, EngineStalledError, EngineFailedError,
           ContentRefusedError
 
-The reason of `SessionNotFoundError` is `SESSION_NOT_FOUND`, and so on. A test compares classes and catalogue, both ways.
+The reason of `SessionNotFoundError` is `SESSION_NOT_FOUND`, and so on. A test compares classes and catalogue, both
+ways.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from types import MappingProxyType
 from typing import ClassVar
-
-NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
 class Code(IntEnum):
@@ -60,7 +58,7 @@ class Failure:
     reason: str
     code: Code
     message: str
-    metadata: Mapping[str, str] = field(default=NO_METADATA)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from types import MappingProxyType
 
 from turnwire_server.domain.errors import Failure
 from turnwire_server.domain.inference import FinishClass, InferenceState, Usage
 from turnwire_server.domain.tool import ToolCall, ToolPlacement, ToolUse
-
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # The most bytes that the encoded form of one event may have (contract: event.proto).
 EVENT_BYTES_MAX = 256 * 1024
@@ -211,7 +208,7 @@ class Log:
 
     level: str
     message: str
-    fields: Mapping[str, str] = field(default=NOTHING)
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)

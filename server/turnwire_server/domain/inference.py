@@ -159,7 +159,7 @@ class Inference:
 
 
 def advance(inference: Inference, state: InferenceState) -> Inference:
-    """Return the inference in `state`; raise IllegalTransition, changing nothing, where TRANSITIONS has no such move."""
+    """Return the inference in `state`; raise IllegalTransition where TRANSITIONS has no such move."""
     if state not in TRANSITIONS[inference.state]:
         msg = f"inference {inference.inference_id} cannot go from {inference.state.name} to {state.name}"
         raise IllegalTransition(msg)

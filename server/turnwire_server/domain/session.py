@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import MappingProxyType
-
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +30,8 @@ class Session:
     update_time: datetime
     log: str
     display_name: str = ""
-    labels: Mapping[str, str] = field(default=NOTHING)
-    metadata: Mapping[str, str] = field(default=NOTHING)
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     profile: str = ""
     expire_time: datetime | None = None
     revision: int = 1
@@ -51,8 +48,8 @@ class NewSession:
 
     session_id: str = ""
     display_name: str = ""
-    labels: Mapping[str, str] = field(default=NOTHING)
-    metadata: Mapping[str, str] = field(default=NOTHING)
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     profile: str = ""
     ttl: timedelta | None = None
 

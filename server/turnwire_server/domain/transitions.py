@@ -1,7 +1,7 @@
 """What each transition of an inference changes, and the events that tell of it. Pure: every store calls these.
 
-A store loads the inference, calls one of these inside its transaction, and writes the inference and appends the events it
-gets back. So log and state cannot disagree, and all stores behave alike.
+A store loads the inference, calls one of these inside its transaction, and writes the inference and appends the
+events it gets back. So log and state cannot disagree, and all stores behave alike.
 """
 
 from dataclasses import dataclass, replace
@@ -79,7 +79,12 @@ def end(
     block_count: int,
     model: str = "",
 ) -> Transition:
-    """An inference ends. `event_count` counts its events so far, `block_count` the blocks of its turn, if it has one."""
+    """An inference ends. `event_count` counts its events so far, `block_count` the blocks of its turn, if it has one.
+
+    The reason of a cancel is the one that came with the request.
+    """
+    if isinstance(outcome, Cancelled):
+        outcome = Cancelled(inference.cancel_reason)
     ended = replace(
         advance(inference, _OUTCOMES[type(outcome)]),
         end_time=now,

@@ -8,8 +8,6 @@ from types import MappingProxyType
 
 from turnwire_server.domain.tool import ToolCall, ToolUse
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
-
 # Data keys that are meant for one turn only; a child turn does not inherit them (contract: Turn.data).
 PER_TURN_DATA = frozenset(
     {
@@ -121,7 +119,7 @@ class Block:
     kind: BlockKind
     role: str = ""
     status: BlockStatus = BlockStatus.COMPLETE
-    metadata: Mapping[str, str] = field(default=NOTHING)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +135,8 @@ class Turn:
     parent: int | None = None
     blocks: tuple[Block, ...] = ()
     block_count: int = 0
-    metadata: Mapping[str, str] = field(default=NOTHING)
-    data: Mapping[str, str] = field(default=NOTHING)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    data: Mapping[str, str] = field(default_factory=dict[str, str])
     close_time: datetime | None = None
 
 

@@ -1,20 +1,17 @@
 """The Engine port: what a model backend has to implement.
 
-An engine makes one engine call: it takes the turn's blocks and the configuration, hands typed pieces of output to `emit` as
-they come, and returns how the output ended. It knows nothing of events, sequences, stores or retries.
+An engine makes one engine call: it takes the turn's blocks and the configuration, hands typed pieces of output to
+`emit` as they come, and returns how the output ended. It knows nothing of events, sequences, stores or retries.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
 from typing import Protocol
 
 from turnwire_server.domain.inference import FinishClass, InferenceConfig, Usage
 from turnwire_server.domain.tool import Tool
 from turnwire_server.domain.turn import Block
-
-NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
 class PartKind(Enum):
@@ -67,8 +64,8 @@ Emit = Callable[[EngineChunk], Awaitable[None]]
 class EngineCall:
     """What one engine call is asked for.
 
-    `blocks` is the turn's view, oldest first: every tool_call in it is answered by a tool_use. `options` are the profile's
-    and the request's engine options, merged. `iteration` counts the engine calls of the inference from 1.
+    `blocks` is the turn's view, oldest first: every tool_call in it is answered by a tool_use. `options` are the
+    profile's and the request's engine options, merged. `iteration` counts the engine calls of the inference from 1.
     """
 
     session_id: str
@@ -78,7 +75,7 @@ class EngineCall:
     config: InferenceConfig = InferenceConfig()
     tools: tuple[Tool, ...] = ()
     output_schema: str = ""
-    options: Mapping[str, object] = field(default=NO_OPTIONS)
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +94,10 @@ class Engine(Protocol):
     async def run(self, call: EngineCall, emit: Emit) -> EngineResult:
         """Make one engine call.
 
-        Cancelling the task closes the connection to the provider before the cancellation propagates. A part that was started
-        and not ended when this returns counts as complete; when it raises, as incomplete.
+        Cancelling the task closes the connection to the provider before the cancellation propagates. A part that was
+        started and not ended when this returns counts as complete; when it raises, as incomplete.
 
-        Errors: domain.errors.EngineError for what a provider or a model did; anything else is a defect of the engine and
-        ends the inference with ENGINE_FAILED.
+        Errors: domain.errors.EngineError for what a provider or a model did; anything else is a defect of the engine
+        and ends the inference with ENGINE_FAILED.
         """
         ...

@@ -4,11 +4,11 @@ Rules that every implementation keeps, and that stores' one test suite checks:
 
 - The sequence of an event is given under the session's lock and becomes visible with the commit, so every prefix that a
   reader sees is gapless.
-- A call returns only after its commit is durable; committed chunks go to the `on_commit` callback that the store was built
-  with, in the order of their sequences, before the call returns.
+- A call returns only after its commit is durable; committed chunks go to the `on_commit` callback that the store was
+  built with, in the order of their sequences, before the call returns.
 - Everything is keyed by (principal, session_id). What belongs to another principal looks like what does not exist.
-- An inference is written under its lease only: a call with another lease, or from another position, is Fenced and changes
-  nothing.
+- An inference is written under its lease only: a call with another lease, or from another position, is Fenced and
+  changes nothing.
 - At most one inference of a session is active; the schema itself enforces it.
 """
 
@@ -27,7 +27,7 @@ from turnwire_server.domain.inference import (
     Usage,
 )
 from turnwire_server.domain.session import NewSession, Session, SessionChange
-from turnwire_server.domain.turn import NOTHING, Block, Turn, TurnView
+from turnwire_server.domain.turn import Block, Turn, TurnView
 
 T = TypeVar("T")
 
@@ -59,8 +59,8 @@ class StartCommand:
     idempotency: Idempotency | None = None
     timeout: timedelta | None = None
     attempts_max: int = 1
-    metadata: Mapping[str, str] = field(default=NOTHING)
-    data: Mapping[str, str] = field(default=NOTHING)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    data: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,8 @@ class SessionStore(Protocol):
     ) -> tuple[Session, bool]:
         """Create a session; return it and whether this call created it.
 
-        Errors: SessionAlreadyExistsError, IdempotencyKeyReusedError; SessionNotFoundError when what the key made is gone.
+        Errors: SessionAlreadyExistsError, IdempotencyKeyReusedError; SessionNotFoundError when what the key made is
+        gone.
         """
         ...
 
@@ -200,7 +201,10 @@ class SessionStore(Protocol):
     async def update_session(
         self, principal: str, session_id: str, change: SessionChange, revision: int | None
     ) -> Session:
-        """Change a session that is at `revision`, or at any when None. Errors: SessionNotFoundError, RevisionMismatchError."""
+        """Change a session that is at `revision`, or at any when None.
+
+        Errors: SessionNotFoundError, RevisionMismatchError.
+        """
         ...
 
     async def delete_session(self, principal: str, session_id: str, revision: int | None, *, force: bool) -> None:
@@ -213,12 +217,13 @@ class SessionStore(Protocol):
     async def start(self, command: StartCommand, decide: Decide) -> Started:
         """Accept an inference: the idempotency gate, then existence, then `decide`, then QUEUED and its event.
 
-        Errors: those of create_session for a new session, SessionNotFoundError, TurnNotFoundError, what `decide` raises.
+        Errors: those of create_session for a new session, SessionNotFoundError, TurnNotFoundError, what `decide`
+        raises.
         """
         ...
 
     async def claim(self, owner: str, limit: int) -> tuple[Claim, ...]:
-        """Move at most `limit` inferences that are first in their session's line, and may run, to RUNNING under new leases.
+        """Move at most `limit` inferences that are first in line, and may run, to RUNNING under new leases.
 
         On the first claim the turn is opened: its index is given, its parent chosen.
         """
@@ -234,14 +239,14 @@ class SessionStore(Protocol):
         ...
 
     async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
-        """End a running inference: append `ending.events`, add its blocks, close the turn, and append the terminal event.
+        """End a running inference: append `ending.events`, add its blocks, close its turn, tell the end.
 
         Errors: Fenced.
         """
         ...
 
     async def request_cancel(self, principal: str, target: str, reason: str, *, is_session: bool) -> Inference:
-        """Request a cancel of an inference, or of the first in line of a session. A QUEUED one that never ran ends at once.
+        """Request a cancel of an inference, or of a session's first in line. One that never ran ends at once.
 
         Errors: InferenceNotFoundError, SessionNotFoundError, NoActiveInferenceError.
         """
@@ -251,12 +256,12 @@ class SessionStore(Protocol):
         """End every QUEUED inference whose deadline has passed, FAILED with DEADLINE_EXCEEDED; return them."""
         ...
 
-    async def heartbeat(self, owner: str) -> tuple[Inference, ...]:
-        """Return the inferences that run under leases of `owner`: what an owner reconciles its own list with."""
+    async def heartbeat(self, owner: str) -> tuple[Claim, ...]:
+        """Return what runs under leases of `owner`: what an owner reconciles its own list with."""
         ...
 
     async def reap(self, owner: str) -> tuple[Claim, ...]:
-        """Take over every inference that runs under a lease of another owner, all of which are dead, under new leases."""
+        """Take over, under new leases, what runs under leases of other owners, all of which are dead."""
         ...
 
     async def get_inference(self, principal: str, inference_id: str) -> Inference:
@@ -266,13 +271,16 @@ class SessionStore(Protocol):
     async def list_inferences(
         self, principal: str, session_id: str, states: Sequence[InferenceState], limit: int, before: int | None
     ) -> Page[Inference]:
-        """Return the inferences of a session, newest first; in any state when `states` is empty. Errors: SessionNotFoundError."""
+        """Return the inferences of a session, newest first; in any state when `states` is empty.
+
+        Errors: SessionNotFoundError.
+        """
         ...
 
     async def read_log(
         self, principal: str, session_id: str, after: int, limit_bytes: int, inference_id: str = ""
     ) -> LogPage:
-        """Return chunks of the log after a sequence, of one inference if it is named, until they have `limit_bytes` bytes.
+        """Return chunks of the log after a sequence, of one inference if named, until they have `limit_bytes`.
 
         At least one chunk is returned if there is one. `through_sequence` is the head when everything was returned.
         `after` beyond the head returns nothing, with `through_sequence` = `after`.

@@ -1,0 +1,139 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+
+PYTHON ?= python3
+VENV := .venv
+GENERATE_VENV := .venv-generate
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
+PIP_INSTALL_SELF := -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+# What every recipe finds first: buf, pytest and turnwire of the pinned environment.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export BUF_CACHE_DIR := $(CURDIR)/build/buf
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environments -------------------------------------------------------------------------------
+# server.lock is what `turnwire serve` needs, dev.lock a superset with the same versions.
+# generate.lock holds the oldest generators we support, in an environment of its own.
+
+$(VENV)/bin/python $(GENERATE_VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "turnwire needs Python 3.11 or newer; say which one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(@:/bin/python=)
+
+$(VENV)/server.stamp: requirements/server.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the server and the client into $(VENV) ..."
+	$(VENV)/bin/python $(PIP_INSTALL) --requirement requirements/server.lock
+	$(VENV)/bin/python $(PIP_INSTALL_SELF)
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the development environment into $(VENV) ..."
+	$(VENV)/bin/python $(PIP_INSTALL) --requirement requirements/dev.lock
+	$(VENV)/bin/python $(PIP_INSTALL_SELF)
+	@touch $(VENV)/server.stamp $@
+
+$(GENERATE_VENV)/generate.stamp: requirements/generate.lock | $(GENERATE_VENV)/bin/python
+	@echo "Installing the code generators into $(GENERATE_VENV) ..."
+	$(GENERATE_VENV)/bin/python $(PIP_INSTALL) --requirement requirements/generate.lock
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/dev.stamp $(GENERATE_VENV)/generate.stamp deps ## install and fetch everything development needs
+
+.PHONY: deps
+deps: $(VENV)/dev.stamp ## fetch pinned third-party files into third_party/
+	@python tools/fetch_deps.py
+
+# --- running ------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: $(VENV)/server.stamp ## start a server and stream one inference to the terminal
+	@$(VENV)/bin/turnwire demo
+
+.PHONY: test
+test: $(VENV)/dev.stamp deps ## run the tests
+	pytest
+
+# --- the contract and what is generated from it -------------------------------------------------
+
+.PHONY: generate
+generate: $(VENV)/dev.stamp $(GENERATE_VENV)/generate.stamp deps ## write gen/ from proto/
+	PATH="$(CURDIR)/$(GENERATE_VENV)/bin:$$PATH" buf generate
+
+.PHONY: generate-check
+generate-check: $(VENV)/dev.stamp $(GENERATE_VENV)/generate.stamp deps ## fail if gen/ is not what proto/ generates
+	PATH="$(CURDIR)/$(GENERATE_VENV)/bin:$$PATH" python tools/check_generated.py
+
+.PHONY: descriptors
+descriptors: $(VENV)/dev.stamp deps ## write build/descriptors.binpb, the contract with its comments
+	@mkdir -p build
+	buf build --as-file-descriptor-set --output build/descriptors.binpb
+
+# --- checking -----------------------------------------------------------------------------------
+# Each part of `make check` can be made by itself; the parts run from the quickest to the slowest.
+
+.PHONY: check
+check: check-ruff check-proto check-breaking check-imports generate-check check-mypy check-pyright wheel-check ## run every check but the tests
+
+.PHONY: check-ruff
+check-ruff: $(VENV)/dev.stamp
+	ruff check
+	ruff format --check
+
+.PHONY: check-proto
+check-proto: $(VENV)/dev.stamp deps
+	buf lint
+	buf format --diff --exit-code proto
+
+.PHONY: check-breaking
+check-breaking: $(VENV)/dev.stamp deps
+	python tools/check_breaking.py
+
+.PHONY: check-imports
+check-imports: $(VENV)/dev.stamp
+	lint-imports --no-cache
+
+.PHONY: check-mypy
+check-mypy: $(VENV)/dev.stamp
+	mypy
+
+.PHONY: check-pyright
+check-pyright: $(VENV)/dev.stamp
+	pyright --warnings
+
+.PHONY: wheel-check
+wheel-check: $(VENV)/dev.stamp ## build the wheel and try it on the oldest dependencies we support
+	python tools/check_wheel.py
+
+# --- repairing ----------------------------------------------------------------------------------
+
+.PHONY: fmt
+fmt: $(VENV)/dev.stamp deps ## repair what ruff and buf can repair
+	ruff check --fix-only --quiet
+	ruff format
+	buf format --write proto
+
+# dev.lock first: server.lock takes its versions.
+UV_COMPILE := $(GENERATE_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-header
+
+.PHONY: lock
+lock: $(GENERATE_VENV)/generate.stamp ## resolve pyproject.toml into requirements/*.lock
+	$(UV_COMPILE) pyproject.toml --extra server --extra pydantic-ai --extra models --group dev \
+		--output-file requirements/dev.lock
+	$(UV_COMPILE) pyproject.toml --extra server --extra pydantic-ai --group build \
+		--constraint requirements/dev.lock --output-file requirements/server.lock
+	$(UV_COMPILE) --group generate --output-file requirements/generate.lock
+	$(UV_COMPILE) pyproject.toml --resolution lowest-direct --output-file requirements/oldest.lock
+	@! grep --line-number '://' requirements/*.lock
+
+.PHONY: clean
+clean: ## remove what make installed, built and fetched
+	rm -rf $(VENV) $(GENERATE_VENV) build dist third_party .mypy_cache .pytest_cache .ruff_cache .hypothesis

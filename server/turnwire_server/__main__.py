@@ -1,0 +1,54 @@
+"""`python -m turnwire_server`, which is also `turnwire serve`: settings, signals, exit codes.
+
+Standard output gets exactly one line, `listening on HOST:PORT`, once requests are served; logs go to standard error.
+The exit code is 0 after SIGTERM or SIGINT, 2 when a setting is wrong, and 1 for anything else.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+
+from turnwire_server.bootstrap import Server, running_server
+from turnwire_server.config import ConfigError, Settings, load_settings
+from turnwire_server.telemetry.logs import configure_logs
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main() -> int:
+    """Run a server until it is told to stop."""
+    try:
+        settings = load_settings(sys.argv[1:])
+        configure_logs(settings.log_format, settings.log_level)
+        asyncio.run(_serve(settings))
+    except (ConfigError, OSError) as error:
+        sys.stderr.write(f"turnwire: {error}\n")
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    async with running_server(settings) as server:
+        for number in SIGNALS:
+            loop.add_signal_handler(number, _stop, server, stopping)
+        sys.stdout.write(f"listening on {server.address}\n")
+        sys.stdout.flush()
+        await stopping.wait()
+    if server.abandoned:
+        # A task that swallows its cancellation would keep the loop from closing for ever. Everything is stored already.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _stop(server: Server, stopping: asyncio.Event) -> None:
+    """The first signal drains; a second one does not wait for what still runs."""
+    if stopping.is_set():
+        server.hurry()
+    stopping.set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

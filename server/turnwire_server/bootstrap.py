@@ -1,0 +1,121 @@
+"""Puts a server together. The only file that names implementations."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from turnwire_server.config import Settings, load_profiles
+from turnwire_server.domain.ids import mint_id
+from turnwire_server.domain.profile import Profiles
+from turnwire_server.engines.base import Engine, EngineResult
+from turnwire_server.engines.pydantic_ai import PydanticAIEngine
+from turnwire_server.engines.scripted import ScriptedEngine
+from turnwire_server.events.bus import InProcessBus
+from turnwire_server.events.fanout import Fanout
+from turnwire_server.rpc.server import RpcServer
+from turnwire_server.runtime.clock import SystemClock
+from turnwire_server.runtime.inference_loop import Ports
+from turnwire_server.runtime.runtime import Runtime
+from turnwire_server.runtime.supervisor import Supervisor
+from turnwire_server.stores.base import OnCommit, SessionStore
+from turnwire_server.stores.memory import MemorySessionStore
+from turnwire_server.stores.sqlite import SqliteSessionStore
+from turnwire_server.telemetry.logs import logger
+from turnwire_server.wire.event import decode_frames, encode_event
+
+log = logger()
+
+
+@dataclass(slots=True)
+class Server:
+    """A server that listens. `abandoned` are the tasks of engines that did not stop when they were cancelled."""
+
+    address: str
+    store: SessionStore
+    runtime: Runtime
+    rpc: RpcServer
+    grace_seconds: float
+    abandoned: set[asyncio.Task[EngineResult]] = field(default_factory=set[asyncio.Task[EngineResult]])
+
+    async def drain(self) -> None:
+        """Take nothing new, let what runs end for a while, end every stream, and stop listening."""
+        log.info("draining", grace_seconds=self.grace_seconds)
+        await self.rpc.begin_drain()
+        await self.runtime.drain(self.grace_seconds)
+        await self.rpc.stop()
+
+    def hurry(self) -> None:
+        """Do not wait for what still runs."""
+        self.runtime.hurry()
+
+
+@asynccontextmanager
+async def running_server(settings: Settings) -> AsyncIterator[Server]:
+    """Run a server; it drains at the end of the block.
+
+    Errors: ConfigError; OSError when the address or the store's file cannot be used.
+    """
+    profiles = load_profiles(settings.profiles, os.environ)
+    async with AsyncExitStack() as stack:
+        fanout, bus, clock = Fanout(), InProcessBus(), SystemClock()
+        store = await _open_store(settings, fanout.publish, clock)
+        stack.push_async_callback(store.close)
+        engines = _engines(profiles, stack)
+        abandoned: set[asyncio.Task[EngineResult]] = set()
+        ports = Ports(store, encode_event, clock, mint_id, _abandon_into(abandoned))
+        supervisor = Supervisor(
+            mint_id(), ports, bus, profiles, engines, decode_frames, settings.inferences_running_max
+        )
+        runtime = Runtime(
+            store,
+            bus,
+            fanout,
+            supervisor,
+            profiles,
+            clock,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            watchers_max=settings.watchers_max,
+        )
+        await supervisor.recover()
+        rpc = RpcServer(runtime, mint_id)
+        host = settings.listen.rpartition(":")[0]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(supervisor.run())
+            port = await rpc.start(settings.listen)
+            server = Server(f"{host}:{port}", store, runtime, rpc, settings.drain_grace_seconds, abandoned)
+            log.info("listening", address=server.address, store=settings.store, default_profile=profiles.default)
+            try:
+                yield server
+            finally:
+                await server.drain()
+
+
+async def _open_store(settings: Settings, on_commit: OnCommit, clock: SystemClock) -> SessionStore:
+    if settings.store == "memory":
+        return MemorySessionStore(on_commit, clock.now, mint_id)
+    return await SqliteSessionStore.open(
+        settings.store, on_commit, clock.now, mint_id, synchronous=settings.synchronous
+    )
+
+
+def _engines(profiles: Profiles, stack: AsyncExitStack) -> Mapping[str, Engine]:
+    """Build the engines that the profiles use."""
+    engines: dict[str, Engine] = {}
+    for name in {profile.engine for profile in profiles.by_name.values()}:
+        if name == "scripted":
+            engines[name] = ScriptedEngine()
+        else:
+            engine = PydanticAIEngine()
+            stack.push_async_callback(engine.aclose)
+            engines[name] = engine
+    return engines
+
+
+def _abandon_into(abandoned: set[asyncio.Task[EngineResult]]) -> Callable[[asyncio.Task[EngineResult]], None]:
+    def abandon(task: asyncio.Task[EngineResult]) -> None:
+        abandoned.add(task)
+        task.add_done_callback(abandoned.discard)
+
+    return abandon

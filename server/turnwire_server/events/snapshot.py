@@ -1,0 +1,80 @@
+"""The fold of an inference's events to the blocks that they tell of.
+
+A running attempt folds what it emits, recovery folds what the log has: both get the same blocks.
+"""
+
+from dataclasses import dataclass, field
+
+from turnwire_server.domain.event import (
+    Event,
+    LlmDelta,
+    LlmFinal,
+    LlmStart,
+    LlmThinkingDelta,
+    LlmThinkingFinal,
+    LlmThinkingStart,
+    ToolCallCompleted,
+    ToolDelta,
+    ToolStart,
+)
+from turnwire_server.domain.tool import ToolCall
+from turnwire_server.domain.turn import Block, BlockKind, BlockStatus, LlmText, Reasoning
+
+
+@dataclass(slots=True)
+class _Entity:
+    """One block as far as it was told. `final` is set by its final event."""
+
+    start: LlmStart | LlmThinkingStart | ToolStart
+    pieces: list[str] = field(default_factory=list[str])
+    final: LlmFinal | LlmThinkingFinal | ToolCallCompleted | None = None
+
+
+class Fold:
+    """Takes the events of one attempt in order, and tells the blocks that it has produced."""
+
+    def __init__(self) -> None:
+        self._entities: dict[str, _Entity] = {}
+
+    def apply(self, event: Event) -> None:
+        """Take one event; those that tell of no output are skipped."""
+        match event.payload:
+            case LlmStart() | LlmThinkingStart() | ToolStart() as start:
+                self._entities[event.entity] = _Entity(start)
+            case LlmDelta(delta) | LlmThinkingDelta(delta) | ToolDelta(delta):
+                self._entities[event.entity].pieces.append(delta)
+            case LlmFinal() | LlmThinkingFinal() | ToolCallCompleted() as final:
+                self._entities[event.entity].final = final
+            case _:
+                pass
+
+    def text(self, entity: str) -> str:
+        """Return the joined pieces of one entity."""
+        return "".join(self._entities[entity].pieces)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """Return the blocks in the order in which they began; INCOMPLETE those that have no final."""
+        return tuple(
+            Block(
+                id="" if isinstance(entity.start, ToolStart) else name,
+                kind=_kind(name, entity),
+                role="assistant" if isinstance(entity.start, ToolStart) else entity.start.role,
+                status=BlockStatus.COMPLETE if entity.final else BlockStatus.INCOMPLETE,
+            )
+            for name, entity in self._entities.items()
+            if entity.final or entity.pieces or isinstance(entity.start, ToolStart)
+        )
+
+
+def _kind(name: str, entity: _Entity) -> BlockKind:
+    text = "".join(entity.pieces)
+    match entity.start:
+        case LlmStart():
+            return LlmText(text)
+        case LlmThinkingStart():
+            final = entity.final
+            if not isinstance(final, LlmThinkingFinal):
+                return Reasoning(text)
+            return Reasoning(text, final.summary, final.encrypted_content, final.signature, final.item)
+        case ToolStart(tool):
+            return ToolCall(name, tool, text)

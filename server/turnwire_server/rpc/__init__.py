@@ -1,0 +1,1 @@
+"""The contract over gRPC: the only room that knows grpc."""

@@ -1,0 +1,89 @@
+"""The gRPC server: services, health, reflection, and the way down."""
+
+import re
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from turnwire.v1 import debug_service_pb2, engine_service_pb2, inference_service_pb2, session_service_pb2
+from turnwire_server.domain.ids import Mint
+from turnwire_server.rpc.call import TRANSPORT_BYTES_MAX, Stream, Unary, generic_handler
+from turnwire_server.rpc.inference_service import InferenceService
+from turnwire_server.rpc.session_service import SessionService
+from turnwire_server.runtime.runtime import Runtime
+
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    file.DESCRIPTOR.services_by_name[name]
+    for file, name in (
+        (inference_service_pb2, "InferenceService"),
+        (session_service_pb2, "SessionService"),
+        (engine_service_pb2, "EngineService"),
+        (debug_service_pb2, "DebugService"),
+    )
+)
+
+# gRPC gives up connections whose pings come more often than this without any call; clients that keep idle streams ping.
+_OPTIONS = (
+    ("grpc.max_receive_message_length", TRANSPORT_BYTES_MAX),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+# How long rpcs that are under way get to return once everything else has stopped.
+RPC_GRACE_SECONDS = 2.0
+
+
+class RpcServer:
+    """The contract on one address. Health is SERVING from start() until the server begins to drain."""
+
+    def __init__(self, runtime: Runtime, mint: Mint) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        services = {"InferenceService": InferenceService(runtime, mint), "SessionService": SessionService(runtime)}
+        for service in SERVICES:
+            served = _served(service, services.get(service.name))
+            self._server.add_generic_rpc_handlers((generic_handler(service, served),))
+        names = [service.full_name for service in SERVICES]
+        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self._names = ("", *names)
+
+    async def start(self, address: str) -> int:
+        """Listen on `host:port` and serve; return the port, which the system chooses for port 0.
+
+        Errors: OSError when the address cannot be bound.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            msg = f"cannot listen on {address}: {error}; is another server running there?"
+            raise OSError(msg) from error
+        await self._server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def begin_drain(self) -> None:
+        """Tell health checkers that nothing new is taken; rpcs go on."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Take no more connections, and let rpcs that are under way return."""
+        await self._server.stop(RPC_GRACE_SECONDS)
+
+    async def _set_health(self, status: int) -> None:
+        for name in self._names:
+            await self._health.set(name, status)
+
+
+def _served(service: ServiceDescriptor, implementation: object) -> dict[str, Unary | Stream]:
+    """Return what an implementation serves: the method `start_inference` serves the rpc StartInference."""
+    found: dict[str, Unary | Stream] = {}
+    for method in service.methods:
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower()
+        serve: Unary | Stream | None = getattr(implementation, name, None)
+        if serve is not None:
+            found[method.name] = serve
+    return found

@@ -1,0 +1,52 @@
+"""Errors of the domain as gRPC statuses.
+
+The table itself is the classes of domain/errors.py: each has the reason, the code and the metadata keys that the
+catalogue lists for it. Here they get their form: google.rpc.Status with ErrorInfo, and BadRequest and RetryInfo where
+there is more to say.
+"""
+
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from turnwire_server.domain.errors import InvalidFieldError, TurnwireError
+
+DOMAIN = "turnwire"
+
+# Details travel in the trailing metadata, which clients receive up to 8 KiB of.
+VIOLATIONS_MAX = 16
+TEXT_LENGTH_MAX = 256
+
+
+def to_status(error: TurnwireError) -> status_pb2.Status:
+    """Return the status of a request that failed with `error`."""
+    status = status_pb2.Status(code=int(error.code), message=error.message[: 4 * TEXT_LENGTH_MAX])
+    status.details.append(
+        _pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
+    )
+    if isinstance(error, InvalidFieldError):
+        status.details.append(_pack(_bad_request(error)))
+    if error.retry_delay_seconds is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_delay_seconds * 1e9))
+        status.details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    return status
+
+
+def _bad_request(error: InvalidFieldError) -> error_details_pb2.BadRequest:
+    return error_details_pb2.BadRequest(
+        field_violations=[
+            error_details_pb2.BadRequest.FieldViolation(
+                field=violation.field[:TEXT_LENGTH_MAX],
+                description=violation.description[:TEXT_LENGTH_MAX],
+                reason=violation.rule,
+            )
+            for violation in error.violations[:VIOLATIONS_MAX]
+        ]
+    )
+
+
+def _pack(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

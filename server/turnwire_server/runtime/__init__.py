@@ -1,0 +1,1 @@
+"""The verbs: starting, waiting, cancelling, running and recovering inferences."""

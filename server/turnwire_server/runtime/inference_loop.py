@@ -1,0 +1,271 @@
+"""One attempt of one inference, from its claim to its terminal event.
+
+So far an inference is a single engine call: a model that asks for a tool ends it with TOOL_CALLS_PENDING.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+from turnwire_server.domain.clock import Clock
+from turnwire_server.domain.errors import (
+    AttemptLostError,
+    DeadlineExceededError,
+    EngineFailedError,
+    EngineOptionsInvalidError,
+    InferenceError,
+    StoreUnavailableError,
+)
+from turnwire_server.domain.event import (
+    Cancelled,
+    EngineCallFinished,
+    EngineCallStarted,
+    Event,
+    Failed,
+    Outcome,
+    Payload,
+    Succeeded,
+)
+from turnwire_server.domain.ids import Mint
+from turnwire_server.domain.inference import FinishClass, Usage
+from turnwire_server.domain.profile import Profile
+from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
+from turnwire_server.domain.turn import Block, System, TurnView
+from turnwire_server.engines.base import Engine, EngineCall, EngineResult
+from turnwire_server.events.log import (
+    STORE_PATIENCE_SECONDS,
+    STORE_RETRY_SECONDS,
+    AttemptLog,
+    EncodeEvent,
+)
+from turnwire_server.events.snapshot import Fold
+from turnwire_server.runtime.output import Output
+from turnwire_server.stores.base import Claim, Ending, Fenced, SessionStore
+from turnwire_server.telemetry.logs import bound_to, logger
+
+# How long a cancelled engine may take to stop (contract: Cancel). One that does not is abandoned: it keeps its task and
+# nothing else.
+ENGINE_STOP_SECONDS = 1.0
+
+log = logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What every attempt of a process works with. `abandon` takes the task of an engine that does not stop."""
+
+    store: SessionStore
+    encode: EncodeEvent
+    clock: Clock
+    mint: Mint
+    abandon: Callable[[asyncio.Task[EngineResult]], None]
+
+
+class Attempt:
+    """One claimed inference, while this process runs it."""
+
+    def __init__(self, claim: Claim, profile: Profile, engine: Engine, ports: Ports) -> None:
+        self.claim = claim
+        self._profile = profile
+        self._engine = engine
+        self._ports = ports
+        self._fold = Fold()
+        self._usage = Usage()
+        self._model = ""
+        self._unsent: tuple[bytes, ...] = ()
+        self._stop: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        self._log = AttemptLog(ports.store, claim.lease, claim.position, ports.encode, ports.clock)
+
+    def cancel(self) -> None:
+        """Stop because a cancel was requested. Like the other ways to stop: the first one counts, at any moment."""
+        self._stop_with(Cancelled())
+
+    def lose(self) -> None:
+        """Stop because the process goes away."""
+        self._stop_with(Failed(AttemptLostError(attempt=self.claim.inference.attempt).failure()))
+
+    def forget(self) -> None:
+        """Stop because the inference is not ours any more; nothing is written."""
+        self._stop_with(None)
+
+    def _stop_with(self, outcome: Outcome | None) -> None:
+        if not self._stop.done():
+            self._stop.set_result(outcome)
+
+    async def run(self) -> None:
+        """Run to the terminal event: what fails becomes the inference's outcome."""
+        inference = self.claim.inference
+        with bound_to(inference.session_id, inference.inference_id):
+            try:
+                outcome = await self._produce()
+                if outcome is None:
+                    log.warning("attempt given up: the inference is not ours any more")
+                    return
+                await self._finish(outcome)
+            except Fenced:
+                log.warning("attempt given up: another owner has the inference, or it has ended")
+            except StoreUnavailableError:
+                log.error("attempt given up: the store did not answer; it will be recovered", exc_info=True)  # noqa: G201
+
+    async def _produce(self) -> Outcome | None:
+        """Run the engine until it ends or has to stop; return the outcome, None when there is none to write."""
+        seconds = self._seconds_left()
+        blocks = await self._read_blocks()
+        if self._stop.done():
+            return self._stop.result()
+        async with asyncio.TaskGroup() as group:
+            pump = group.create_task(self._pump())
+            engine = asyncio.create_task(self._call_engine(blocks))
+            ends: set[asyncio.Future[Any]] = {engine, pump, self._stop}
+            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            has_ended = engine.done()
+            if not has_ended:
+                if not self._stop.done() and not pump.done():
+                    self._stop_with(Failed(DeadlineExceededError(timeout=self._timeout()).failure()))
+                await self._stop_engine(engine)
+            self._unsent = self._log.close()
+        if error := pump.result():
+            raise error
+        return self._outcome(engine) if has_ended else self._stop.result()
+
+    async def _pump(self) -> Exception | None:
+        """Return, not raise, why the log cannot be written, so that the engine is stopped in good order first."""
+        try:
+            await self._log.pump()
+        except (Fenced, StoreUnavailableError) as error:
+            return error
+        return None
+
+    async def _stop_engine(self, engine: asyncio.Task[EngineResult]) -> None:
+        engine.cancel()
+        await asyncio.wait({engine}, timeout=ENGINE_STOP_SECONDS)
+        if not engine.done():
+            log.error("engine did not stop; abandoned", engine=self.claim.engine)
+            self._ports.abandon(engine)
+        elif not engine.cancelled() and (error := engine.exception()):
+            log.warning("engine failed while it was stopped", engine=self.claim.engine, exc_info=error)
+
+    async def _call_engine(self, blocks: tuple[Block, ...]) -> EngineResult:
+        output = Output(self._tell, self._fold.text, self._ports.mint)
+        entity = self._ports.mint()
+        config = self.claim.inference.config
+        call = EngineCall(
+            session_id=self.claim.inference.session_id,
+            inference_id=self.claim.inference.inference_id,
+            iteration=1,
+            blocks=engine_view(blocks, self._profile.system_prompt),
+            config=config,
+            tools=self.claim.overrides.tools,
+            output_schema=self.claim.overrides.output_schema,
+            options=self._options(),
+        )
+        await self._tell(EngineCallStarted(1, self.claim.engine, config.model), entity)
+        result = await self._engine.run(call, output.take)
+        await output.end()
+        finish_class = FinishClass.TOOL_CALLS_PENDING if output.has_tool_calls else result.finish_class
+        self._usage += result.usage
+        self._model = result.model
+        await self._tell(EngineCallFinished(result.usage, finish_class, result.stop_reason, result.model), entity)
+        return EngineResult(finish_class, result.usage, result.stop_reason, result.model)
+
+    def _options(self) -> dict[str, object]:
+        text = self.claim.overrides.engine_options
+        own: object = json.loads(text) if text else {}
+        if not isinstance(own, dict):
+            raise EngineOptionsInvalidError("engine_options must be one JSON object", engine=self.claim.engine)
+        return {**self._profile.engine_options, **cast("dict[str, object]", own)}
+
+    async def _read_blocks(self) -> tuple[Block, ...]:
+        inference = self.claim.inference
+        blocks: list[Block] = []
+        offset: int | None = 0
+        while offset is not None:
+            page = await self._ports.store.get_turn(
+                self.claim.lease.principal, inference.session_id, inference.turn_index, TurnView.FULL, offset, 1000
+            )
+            blocks.extend(page.turn.blocks)
+            offset = page.next
+        return tuple(blocks)
+
+    async def _tell(self, payload: Payload, entity: str) -> None:
+        inference = self.claim.inference
+        event = Event(
+            inference.session_id,
+            inference.inference_id,
+            self._ports.clock.now(),
+            payload,
+            entity,
+            inference.attempt,
+        )
+        await self._log.emit(event)
+        self._fold.apply(event)
+
+    def _outcome(self, engine: asyncio.Task[EngineResult]) -> Outcome:
+        if engine.cancelled():  # an engine that raises CancelledError by itself is a defect of the engine
+            return Failed(EngineFailedError("the engine cancelled itself", engine=self.claim.engine).failure())
+        match engine.exception():
+            case None:
+                return Succeeded(engine.result().finish_class)
+            case InferenceError() as error:
+                return Failed(error.failure())
+            case error:
+                log.error("engine crashed", engine=self.claim.engine, exc_info=error)
+                return Failed(EngineFailedError(engine=self.claim.engine).failure())
+
+    async def _finish(self, outcome: Outcome) -> None:
+        ending = Ending(outcome, self._usage, self._model, self._fold.blocks(), self._unsent)
+        give_up = self._ports.clock.monotonic() + STORE_PATIENCE_SECONDS
+        while True:
+            try:
+                inference = await self._ports.store.finish(self.claim.lease, self._log.position, ending)
+            except StoreUnavailableError:
+                # The outcome of a failed commit is unknown; if it landed, the next try is Fenced.
+                if self._ports.clock.monotonic() >= give_up:
+                    raise
+                await self._ports.clock.sleep(STORE_RETRY_SECONDS)
+            else:
+                log.info("inference finished", state=inference.state.name, finish_class=inference.finish_class.name)
+                return
+
+    def _seconds_left(self) -> float | None:
+        deadline = self.claim.inference.deadline_time
+        if deadline is None:
+            return None
+        left = (deadline - self._ports.clock.now()).total_seconds()
+        if left <= 0:
+            self._stop_with(Failed(DeadlineExceededError(timeout=self._timeout()).failure()))
+        return max(0.0, left)
+
+    def _timeout(self) -> str:
+        return timeout_text(self.claim.inference.create_time, self.claim.inference.deadline_time)
+
+
+def timeout_text(create_time: datetime, deadline_time: datetime | None) -> str:
+    """Return the timeout of an inference for the metadata of DEADLINE_EXCEEDED, such as `1.5s`."""
+    seconds = (deadline_time - create_time).total_seconds() if deadline_time else 0.0
+    return f"{seconds:g}s"
+
+
+def engine_view(blocks: tuple[Block, ...], system_prompt: str) -> tuple[Block, ...]:
+    """Return what an engine is shown: the profile's instruction first, and an error for each unanswered tool call."""
+    shown: list[Block] = []
+    if system_prompt and not any(isinstance(b.kind, System) and b.kind.text == system_prompt for b in blocks):
+        shown.append(Block("", System(system_prompt), "system"))
+    answered = {block.kind.tool_call for block in blocks if isinstance(block.kind, ToolUse)}
+    dangling: list[ToolCall] = []
+    for block in blocks:
+        if dangling and not isinstance(block.kind, ToolCall):
+            shown.extend(_unanswered(dangling))
+            dangling = []
+        shown.append(block)
+        if isinstance(block.kind, ToolCall) and block.kind.id not in answered:
+            dangling.append(block.kind)
+    return (*shown, *_unanswered(dangling))
+
+
+def _unanswered(calls: list[ToolCall]) -> list[Block]:
+    error = ToolError("the tool was not executed", "not_executed")
+    return [Block("", ToolUse(call.id, error), "tool") for call in calls]

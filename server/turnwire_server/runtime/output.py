@@ -1,0 +1,124 @@
+"""What an engine says, told as events: the pieces of one engine call become starts, deltas and finals.
+
+Deltas of one entity carry the offset of their first byte; a final carries the complete text. The same events are
+folded as they are made, so the blocks of the turn are what the watchers saw.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from turnwire_server.domain.errors import OutputTooLargeError
+from turnwire_server.domain.event import (
+    LlmDelta,
+    LlmFinal,
+    LlmStart,
+    LlmThinkingDelta,
+    LlmThinkingFinal,
+    LlmThinkingStart,
+    Payload,
+    ToolCallCompleted,
+    ToolDelta,
+    ToolDone,
+    ToolStart,
+)
+from turnwire_server.domain.ids import Mint
+from turnwire_server.domain.tool import ToolCall
+from turnwire_server.engines.base import EngineChunk, PartDelta, PartEnd, PartKind, PartStart
+
+# What one block of output may have; a text block of the contract has at most this, and the arguments of a call half
+# of it.
+OUTPUT_BYTES_MAX = 2 * 1024 * 1024
+
+# A piece that is longer is cut, so that its event keeps well below 256 KiB.
+DELTA_CHARACTERS_MAX = 32 * 1024
+
+_DELTAS: Mapping[PartKind, Callable[[str, int], Payload]] = MappingProxyType(
+    {PartKind.TEXT: LlmDelta, PartKind.THINKING: LlmThinkingDelta, PartKind.TOOL_CALL: ToolDelta}
+)
+
+Tell = Callable[[Payload, str], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Part:
+    kind: PartKind
+    entity: str
+    name: str
+    byte_count: int = 0
+    is_ended: bool = False
+
+
+class Output:
+    """The output of one engine call. `tell` takes each payload with the entity that it is about."""
+
+    def __init__(self, tell: Tell, text_of: Callable[[str], str], mint: Mint) -> None:
+        self._tell = tell
+        self._text_of = text_of
+        self._mint = mint
+        self._parts: dict[int, _Part] = {}
+
+    @property
+    def has_tool_calls(self) -> bool:
+        """Whether the engine asked for a tool."""
+        return any(part.kind is PartKind.TOOL_CALL for part in self._parts.values())
+
+    async def take(self, chunk: EngineChunk) -> None:
+        """Take one piece. Errors: OutputTooLargeError."""
+        match chunk:
+            case PartStart():
+                await self._start(chunk)
+            case PartDelta():
+                await self._delta(self._parts[chunk.part], chunk.delta)
+            case PartEnd():
+                await self._end(self._parts[chunk.part], chunk)
+
+    async def end(self) -> None:
+        """End the parts that the engine left open: it returned, so they are complete."""
+        for number, part in self._parts.items():
+            if not part.is_ended:
+                await self._end(part, PartEnd(number))
+
+    async def _start(self, start: PartStart) -> None:
+        part = _Part(start.kind, start.id or self._mint(), start.name)
+        if start.kind is not PartKind.TOOL_CALL:
+            part.entity = self._mint()
+        self._parts[start.part] = part
+        match part.kind:
+            case PartKind.TEXT:
+                await self._tell(LlmStart(), part.entity)
+            case PartKind.THINKING:
+                await self._tell(LlmThinkingStart(), part.entity)
+            case PartKind.TOOL_CALL:
+                await self._tell(ToolStart(part.name), part.entity)
+
+    async def _delta(self, part: _Part, delta: str) -> None:
+        delta = delta.encode("utf-8", "replace").decode() if not delta.isascii() else delta
+        for begin in range(0, len(delta), DELTA_CHARACTERS_MAX):
+            piece = delta[begin : begin + DELTA_CHARACTERS_MAX]
+            offset = part.byte_count
+            part.byte_count += len(piece) if piece.isascii() else len(piece.encode())
+            limit = OUTPUT_BYTES_MAX // 2 if part.kind is PartKind.TOOL_CALL else OUTPUT_BYTES_MAX
+            if part.byte_count > limit:
+                raise OutputTooLargeError(output_bytes_max=limit)
+            await self._tell(_DELTAS[part.kind](piece, offset), part.entity)
+
+    async def _end(self, part: _Part, end: PartEnd) -> None:
+        part.is_ended = True
+        text = self._text_of(part.entity)
+        match part.kind:
+            case PartKind.TEXT:
+                await self._tell(LlmFinal(text, part.byte_count), part.entity)
+            case PartKind.THINKING:
+                final = LlmThinkingFinal(
+                    text,
+                    part.byte_count,
+                    signature=end.signature,
+                    summary=end.summary,
+                    encrypted_content=end.encrypted_content,
+                    item=end.item,
+                )
+                await self._tell(final, part.entity)
+            case PartKind.TOOL_CALL:
+                await self._tell(ToolCallCompleted(ToolCall(part.entity, part.name, text)), part.entity)
+                await self._tell(ToolDone(), part.entity)

@@ -1,0 +1,103 @@
+"""The session runtime: what the rpcs do, without gRPC."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+from turnwire_server.domain.clock import Clock
+from turnwire_server.domain.errors import DrainingError, TooManyWatchersError
+from turnwire_server.domain.inference import Inference, InferenceState, WaitUntil
+from turnwire_server.domain.profile import Profiles
+from turnwire_server.events.bus import Bus, Hint, HintKind
+from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.subscription import Delivery, Subscription, subscribe
+from turnwire_server.runtime.admission import check_supported, decide_start
+from turnwire_server.runtime.supervisor import Supervisor
+from turnwire_server.stores.base import SessionStore, StartCommand, Started
+
+_CLIENT_ACTS = frozenset({InferenceState.WAITING_FOR_TOOLS, InferenceState.PAUSED})
+
+
+class Runtime:
+    """Starts, waits for, cancels and watches inferences, over any store and bus."""
+
+    def __init__(  # one argument per collaborator
+        self,
+        store: SessionStore,
+        bus: Bus,
+        fanout: Fanout,
+        supervisor: Supervisor,
+        profiles: Profiles,
+        clock: Clock,
+        *,
+        heartbeat_seconds: float,
+        watchers_max: int,
+    ) -> None:
+        self.store = store
+        self.profiles = profiles
+        self._bus = bus
+        self._fanout = fanout
+        self._supervisor = supervisor
+        self._clock = clock
+        self._heartbeat_seconds = heartbeat_seconds
+        self._watchers_max = watchers_max
+        self._is_draining = False
+
+    def check_accepting(self) -> None:
+        """Refuse what would begin something new while the server drains. Errors: DrainingError."""
+        if self._is_draining:
+            raise DrainingError
+
+    async def start(self, command: StartCommand) -> Started:
+        """Accept an inference and have it run. Errors: those of the rpc StartInference."""
+        self.check_accepting()
+        check_supported(command)
+        started = await self.store.start(command, partial(decide_start, profiles=self.profiles))
+        if started.created:
+            self._bus.publish(Hint(HintKind.QUEUED, started.inference.inference_id))
+        return started
+
+    async def wait(self, principal: str, inference_id: str, seconds: float, until: WaitUntil) -> Inference:
+        """Return the inference once `until` is met, so many seconds have passed, or the server drains.
+
+        Errors: InferenceNotFoundError.
+        """
+        inference = await self.store.get_inference(principal, inference_id)
+        give_up = self._clock.monotonic() + seconds
+        if seconds <= 0 or _is_met(inference, until):
+            return inference
+        with self._fanout.watch(principal, inference.session_id) as topic:
+            while True:
+                seen = topic.transitioned.count
+                inference = await self.store.get_inference(principal, inference_id)
+                left = give_up - self._clock.monotonic()
+                if left <= 0 or topic.is_closed or _is_met(inference, until):
+                    return inference
+                await self._clock.wait_for(topic.transitioned.wait_beyond(seen), left)
+
+    async def cancel(self, principal: str, target: str, reason: str, *, is_session: bool) -> Inference:
+        """Request a cancel. Errors: those of the rpc Cancel."""
+        inference = await self.store.request_cancel(principal, target, reason, is_session=is_session)
+        if not inference.state.is_terminal:
+            self._bus.publish(Hint(HintKind.CANCEL, inference.inference_id))
+        return inference
+
+    def subscribe(self, request: Subscription) -> AsyncIterator[Delivery]:
+        """Watch a session's log. Errors: those of the rpc SubscribeEvents."""
+        self.check_accepting()
+        if self._fanout.watcher_count >= self._watchers_max:
+            raise TooManyWatchersError(watchers_max=self._watchers_max)
+        return subscribe(self.store, self._fanout, request, self._clock, self._heartbeat_seconds)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Accept nothing new, end what runs, then end every stream and every Wait."""
+        self._is_draining = True
+        await self._supervisor.drain(grace_seconds)
+        self._fanout.close()
+
+    def hurry(self) -> None:
+        """End what still runs now instead of letting it end by itself."""
+        self._supervisor.lose()
+
+
+def _is_met(inference: Inference, until: WaitUntil) -> bool:
+    return inference.state.is_terminal or (until is WaitUntil.CLIENT_ACTION and inference.state in _CLIENT_ACTS)

@@ -1,0 +1,20 @@
+"""Fixtures of all tests."""
+
+from collections.abc import Iterator
+
+import pytest
+from support.server import ServerProcess, server_on
+
+
+@pytest.fixture(scope="session")
+def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One real server on a SQLite file, shared by tests that keep to sessions of their own."""
+    path = tmp_path_factory.mktemp("server") / "turnwire.db"
+    with server_on(path, "--heartbeat-seconds", "0.3") as server:
+        yield server
+
+
+@pytest.fixture
+def server_address(server_process: ServerProcess) -> str:
+    """The address of a real server."""
+    return server_process.address

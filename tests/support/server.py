@@ -1,0 +1,94 @@
+"""A real server in a process of its own: started, killed and started again by tests."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+START_SECONDS = 30
+STOP_SECONDS = 30
+
+
+class ServerProcess:
+    """`python -m turnwire_server` on a free port of 127.0.0.1. Its log lines are kept in `log`."""
+
+    def __init__(self, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        self._arguments = tuple(arguments)
+        self._environment = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"}
+        self.address = ""
+        self.log: list[str] = []
+
+    def start(self) -> "ServerProcess":
+        """Start, and return once it listens."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "turnwire_server", "--listen", "127.0.0.1:0", "--log-format", "json", *self._arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+        )
+        assert self._process.stdout and self._process.stderr
+        self._reader = threading.Thread(target=self.log.extend, args=(self._process.stderr,), daemon=True)
+        self._reader.start()
+        timer = threading.Timer(START_SECONDS, self._process.kill)
+        timer.start()
+        line = self._process.stdout.readline()
+        timer.cancel()
+        if not line.startswith("listening on "):
+            self._close()
+            msg = f"the server did not start: {line!r}\n{''.join(self.log)}"
+            raise RuntimeError(msg)
+        self.address = line.removeprefix("listening on ").strip()
+        return self
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash would: SIGKILL."""
+        self._process.kill()
+        self._close()
+
+    def stop(self) -> int:
+        """End it as an operator would: SIGTERM. Return its exit code."""
+        self._process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit code."""
+        self._process.wait(STOP_SECONDS)
+        return self._close()
+
+    def _close(self) -> int:
+        code = self._process.wait(STOP_SECONDS)
+        self._reader.join(STOP_SECONDS)
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe:
+                pipe.close()
+        return code
+
+    def __enter__(self) -> "ServerProcess":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self.stop()
+        else:
+            self._close()
+
+
+def server_on(path: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> ServerProcess:
+    """Return a server, not started yet, on a SQLite file."""
+    return ServerProcess(("--store", str(path), *arguments), environment)
