@@ -1,8 +1,10 @@
 """Fixtures of all tests."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
+
 from support.server import ServerProcess, server_on
 
 
@@ -10,7 +12,7 @@ from support.server import ServerProcess, server_on
 def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One real server on a SQLite file, shared by tests that keep to sessions of their own."""
     path = tmp_path_factory.mktemp("server") / "turnwire.db"
-    with server_on(path, "--heartbeat-seconds", "0.3") as server:
+    with server_on(path, "--heartbeat-seconds", "0.3", "--drain-grace-seconds", "0") as server:
         yield server
 
 
@@ -18,3 +20,10 @@ def server_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerP
 def server_address(server_process: ServerProcess) -> str:
     """The address of a real server."""
     return server_process.address
+
+
+@pytest.fixture
+def servers() -> Iterator[ExitStack]:
+    """Ends, at the end of a test, every server that entered it, however the test ended."""
+    with ExitStack() as stack:
+        yield stack

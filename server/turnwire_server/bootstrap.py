@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import OnCommit, SessionStore
 from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.sqlite import SqliteSessionStore
+from turnwire_server.stores.sqlite_file import StoreOpenError
 from turnwire_server.telemetry.logs import logger
 from turnwire_server.wire.event import decode_frames, encode_event
 
@@ -94,10 +96,14 @@ async def running_server(settings: Settings) -> AsyncIterator[Server]:
 
 async def _open_store(settings: Settings, on_commit: OnCommit, clock: SystemClock) -> SessionStore:
     if settings.store == "memory":
-        return MemorySessionStore(on_commit, clock.now, mint_id)
-    return await SqliteSessionStore.open(
-        settings.store, on_commit, clock.now, mint_id, synchronous=settings.synchronous
-    )
+        return MemorySessionStore(on_commit=on_commit, now=clock.now, mint=mint_id)
+    try:
+        return await SqliteSessionStore.open(
+            settings.store, on_commit=on_commit, now=clock.now, mint=mint_id, synchronous=settings.synchronous
+        )
+    except (StoreOpenError, sqlite3.Error) as error:
+        msg = f"cannot open the store {settings.store}: {error}"
+        raise OSError(msg) from error
 
 
 def _engines(profiles: Profiles, stack: AsyncExitStack) -> Mapping[str, Engine]:

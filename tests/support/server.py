@@ -25,7 +25,16 @@ class ServerProcess:
     def start(self) -> "ServerProcess":
         """Start, and return once it listens."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "turnwire_server", "--listen", "127.0.0.1:0", "--log-format", "json", *self._arguments],
+            [
+                sys.executable,
+                "-m",
+                "turnwire_server",
+                "--listen",
+                "127.0.0.1:0",
+                "--log-format",
+                "json",
+                *self._arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -66,8 +75,12 @@ class ServerProcess:
 
     def wait(self) -> int:
         """Wait until it has ended; return its exit code."""
-        self._process.wait(STOP_SECONDS)
-        return self._close()
+        try:
+            return self._close()
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._close()
+            raise
 
     def _close(self) -> int:
         code = self._process.wait(STOP_SECONDS)
@@ -83,10 +96,9 @@ class ServerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.poll() is None:
-            self.stop()
-        else:
-            self._close()
+        if self._process.returncode is None:
+            self._process.terminate()
+            self.wait()
 
 
 def server_on(path: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> ServerProcess:

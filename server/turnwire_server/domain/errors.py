@@ -82,7 +82,7 @@ class TurnwireError(Exception):
     def __init_subclass__(cls) -> None:
         cls.reason = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__.removesuffix("Error")).upper()
 
-    def __init__(self, message: str = "", **metadata: object) -> None:
+    def __init__(self, message: str = "", /, **metadata: object) -> None:
         if metadata.keys() != set(self.keys):
             msg = f"{self.reason} takes the metadata {self.keys}, not {tuple(metadata)}"
             raise TypeError(msg)

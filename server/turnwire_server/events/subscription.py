@@ -26,6 +26,10 @@ from turnwire_server.stores.base import LogPage, SessionStore
 RESPONSE_BYTES_AIM = 1024 * 1024
 
 
+# What stores can compare; a cursor beyond it is beyond every head.
+SEQUENCE_MAX = 2**63 - 1
+
+
 class StartKind(Enum):
     """Where a subscription begins."""
 
@@ -137,7 +141,7 @@ async def subscribe(
 
 async def _open(store: SessionStore, topic: Topic, request: Subscription) -> "_Watcher":
     """Check what is asked for against the log, and find where to begin and where to end."""
-    page = await store.read_log(request.principal, request.session_id, request.after_sequence, 0)
+    page = await store.read_log(request.principal, request.session_id, min(request.after_sequence, SEQUENCE_MAX), 0)
     first = 0
     end_at = None
     if request.inference_id:

@@ -120,7 +120,7 @@ async def _abort(context: Context, method: MethodDescriptor, error: Exception) -
         if error.__cause__:
             log.error("rpc failed", rpc=method.name, reason=error.reason, exc_info=error.__cause__)
         else:
-            log.info("rpc refused", rpc=method.name, reason=error.reason, **error.metadata)
+            log.info("rpc refused", rpc=method.name, reason=error.reason, message=error.message)
     elif not isinstance(error, grpc.aio.AbortError):
         log.error("rpc crashed", rpc=method.name, exc_info=error)
         error = InternalError()

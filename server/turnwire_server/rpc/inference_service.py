@@ -11,6 +11,7 @@ from turnwire_server.domain.session import NewSession
 from turnwire_server.domain.turn import TurnView
 from turnwire_server.events.subscription import (
     RESPONSE_BYTES_AIM,
+    SEQUENCE_MAX,
     Delivery,
     StartKind,
     Subscription,
@@ -105,7 +106,7 @@ class InferenceService:
         if request.inference_id:
             await read_inference_of(self._store, caller.principal, request.session_id, request.inference_id)
         page = await self._store.read_log(
-            caller.principal, request.session_id, after, RESPONSE_BYTES_AIM, request.inference_id
+            caller.principal, request.session_id, min(after, SEQUENCE_MAX), RESPONSE_BYTES_AIM, request.inference_id
         )
         if not after:  # 0 means from the first event that is retained, wherever that is
             after = page.earliest_sequence - 1
@@ -162,8 +163,6 @@ def _subscription(request: pb.SubscribeEventsRequest, principal: str) -> Subscri
         raise FeatureNotImplementedError(feature="cancel_after_disconnect")
     if start is None:
         raise InvalidFieldError(Violation("start", "exactly one field is required in oneof", "required"))
-    if request.after_sequence >= 2**63:
-        raise InvalidFieldError(Violation("after_sequence", "must be below 2^63", "uint64.lt"))
     return Subscription(
         principal,
         request.session_id,

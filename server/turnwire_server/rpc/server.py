@@ -45,7 +45,7 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = {"InferenceService": InferenceService(runtime, mint), "SessionService": SessionService(runtime)}
         for service in SERVICES:
-            served = _served(service, services.get(service.name))
+            served = served_rpcs(service, services.get(service.name))
             self._server.add_generic_rpc_handlers((generic_handler(service, served),))
         names = [service.full_name for service in SERVICES]
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
@@ -78,7 +78,7 @@ class RpcServer:
             await self._health.set(name, status)
 
 
-def _served(service: ServiceDescriptor, implementation: object) -> dict[str, Unary | Stream]:
+def served_rpcs(service: ServiceDescriptor, implementation: object) -> dict[str, Unary | Stream]:
     """Return what an implementation serves: the method `start_inference` serves the rpc StartInference."""
     found: dict[str, Unary | Stream] = {}
     for method in service.methods:

@@ -13,14 +13,15 @@ from turnwire_server.domain.errors import InvalidFieldError, TurnwireError
 
 DOMAIN = "turnwire"
 
-# Details travel in the trailing metadata, which clients receive up to 8 KiB of.
-VIOLATIONS_MAX = 16
-TEXT_LENGTH_MAX = 256
+# Details travel in the trailing metadata, of which clients receive up to 8 KiB: in all of it, these leave less than
+# half.
+VIOLATIONS_MAX = 8
+TEXT_LENGTH_MAX = 128
 
 
 def to_status(error: TurnwireError) -> status_pb2.Status:
     """Return the status of a request that failed with `error`."""
-    status = status_pb2.Status(code=int(error.code), message=error.message[: 4 * TEXT_LENGTH_MAX])
+    status = status_pb2.Status(code=int(error.code), message=error.message[: 2 * TEXT_LENGTH_MAX])
     status.details.append(
         _pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata))
     )

@@ -255,14 +255,19 @@ def engine_view(blocks: tuple[Block, ...], system_prompt: str) -> tuple[Block, .
     if system_prompt and not any(isinstance(b.kind, System) and b.kind.text == system_prompt for b in blocks):
         shown.append(Block("", System(system_prompt), "system"))
     answered = {block.kind.tool_call for block in blocks if isinstance(block.kind, ToolUse)}
+    called: set[str] = set()
     dangling: list[ToolCall] = []
     for block in blocks:
+        if isinstance(block.kind, ToolUse) and block.kind.tool_call not in called:
+            continue
         if dangling and not isinstance(block.kind, ToolCall):
             shown.extend(_unanswered(dangling))
             dangling = []
         shown.append(block)
-        if isinstance(block.kind, ToolCall) and block.kind.id not in answered:
-            dangling.append(block.kind)
+        if isinstance(block.kind, ToolCall):
+            called.add(block.kind.id)
+            if block.kind.id not in answered:
+                dangling.append(block.kind)
     return (*shown, *_unanswered(dangling))
 
 

@@ -30,6 +30,9 @@ from turnwire_server.engines.base import EngineChunk, PartDelta, PartEnd, PartKi
 # of it.
 OUTPUT_BYTES_MAX = 2 * 1024 * 1024
 
+# What a provider may want back with its reasoning: signature, opaque form, summary. Text and this keep below 3 MiB.
+REASONING_EXTRAS_MAX = 512 * 1024
+
 # A piece that is longer is cut, so that its event keeps well below 256 KiB.
 DELTA_CHARACTERS_MAX = 32 * 1024
 
@@ -46,6 +49,7 @@ class _Part:
     entity: str
     name: str
     byte_count: int = 0
+    is_begun: bool = False
     is_ended: bool = False
 
 
@@ -80,10 +84,17 @@ class Output:
                 await self._end(part, PartEnd(number))
 
     async def _start(self, start: PartStart) -> None:
-        part = _Part(start.kind, start.id or self._mint(), start.name)
-        if start.kind is not PartKind.TOOL_CALL:
-            part.entity = self._mint()
+        is_call = start.kind is PartKind.TOOL_CALL
+        part = _Part(start.kind, start.id if is_call and start.id else self._mint(), start.name)
         self._parts[start.part] = part
+        if is_call:
+            await self._begin(part)
+
+    async def _begin(self, part: _Part) -> None:
+        # A block is told once there is something in it: an engine may begin a part and never say anything.
+        if part.is_begun:
+            return
+        part.is_begun = True
         match part.kind:
             case PartKind.TEXT:
                 await self._tell(LlmStart(), part.entity)
@@ -93,7 +104,11 @@ class Output:
                 await self._tell(ToolStart(part.name), part.entity)
 
     async def _delta(self, part: _Part, delta: str) -> None:
-        delta = delta.encode("utf-8", "replace").decode() if not delta.isascii() else delta
+        if not delta:
+            return
+        await self._begin(part)
+        if not delta.isascii():
+            delta = delta.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
         for begin in range(0, len(delta), DELTA_CHARACTERS_MAX):
             piece = delta[begin : begin + DELTA_CHARACTERS_MAX]
             offset = part.byte_count
@@ -105,6 +120,13 @@ class Output:
 
     async def _end(self, part: _Part, end: PartEnd) -> None:
         part.is_ended = True
+        extras = (end.signature, end.encrypted_content, end.summary, end.item)
+        if sum(map(len, extras)) > REASONING_EXTRAS_MAX:
+            raise OutputTooLargeError(output_bytes_max=REASONING_EXTRAS_MAX)
+        if part.kind is PartKind.THINKING and any(extras):
+            await self._begin(part)
+        if not part.is_begun:
+            return
         text = self._text_of(part.entity)
         match part.kind:
             case PartKind.TEXT:

@@ -29,8 +29,9 @@ GRPC_VERSION: str
 class DebugServiceStub:
     """Step control and turn snapshots.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     @_typing.overload
@@ -69,8 +70,9 @@ class DebugServiceStub:
 class DebugServiceAsyncStub(DebugServiceStub):
     """Step control and turn snapshots.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -105,8 +107,9 @@ class DebugServiceAsyncStub(DebugServiceStub):
 class DebugServiceServicer(metaclass=_abc_1.ABCMeta):
     """Step control and turn snapshots.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     @_abc_1.abstractmethod

@@ -28,8 +28,9 @@ if _version_not_supported:
 class EngineServiceStub(object):
     """Engines and profiles.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and
+    PERMISSION_DENIED; they are not repeated below.
     """
 
     def __init__(self, channel):
@@ -58,8 +59,9 @@ class EngineServiceStub(object):
 class EngineServiceServicer(object):
     """Engines and profiles.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and
+    PERMISSION_DENIED; they are not repeated below.
     """
 
     def ListEngines(self, request, context):
@@ -121,8 +123,9 @@ def add_EngineServiceServicer_to_server(servicer, server):
 class EngineService(object):
     """Engines and profiles.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and
+    PERMISSION_DENIED; they are not repeated below.
     """
 
     @staticmethod

@@ -29,8 +29,9 @@ GRPC_VERSION: str
 class EngineServiceStub:
     """Engines and profiles.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and
+    PERMISSION_DENIED; they are not repeated below.
     """
 
     @_typing.overload
@@ -60,8 +61,9 @@ class EngineServiceStub:
 class EngineServiceAsyncStub(EngineServiceStub):
     """Engines and profiles.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and
+    PERMISSION_DENIED; they are not repeated below.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -87,8 +89,9 @@ class EngineServiceAsyncStub(EngineServiceStub):
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
     """Engines and profiles.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and
+    PERMISSION_DENIED; they are not repeated below.
     """
 
     @_abc_1.abstractmethod

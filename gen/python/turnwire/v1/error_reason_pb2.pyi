@@ -10,6 +10,9 @@ BadRequest and RetryInfo where the reason says so. What fails after acceptance i
 A client MAY branch on the code, the reason and the metadata. It MUST NOT branch on messages. A reason that it does not
 know it MUST treat by its code.
 
+Reasons below 100 refuse a request; those from 100 on end an accepted inference, and appear in Inference.error and in
+events, never as a status.
+
 The lines of each reason mean:
 
   Code:     the gRPC status code.
@@ -51,7 +54,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: message.
     """
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 2
-    """A field breaks a rule of this contract. The details carry google.rpc.BadRequest with one violation per field.
+    """A field breaks a rule of this contract. The details carry google.rpc.BadRequest with the first 8
+    violations; the field path of a rule over the whole message is empty.
 
     Code: INVALID_ARGUMENT.  Definite: yes.  Retry: no.
     Metadata: none.
@@ -367,7 +371,8 @@ Code: INVALID_ARGUMENT.  Definite: yes.  Retry: no.
 Metadata: message.
 """
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 2
-"""A field breaks a rule of this contract. The details carry google.rpc.BadRequest with one violation per field.
+"""A field breaks a rule of this contract. The details carry google.rpc.BadRequest with the first 8
+violations; the field path of a rule over the whole message is empty.
 
 Code: INVALID_ARGUMENT.  Definite: yes.  Retry: no.
 Metadata: none.
@@ -703,11 +708,11 @@ class Error(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     reason: Global___ErrorReason.ValueType
-    """The reason. It is one of those that the catalogue lists as ends of an accepted inference."""
+    """The reason. Where it tells why an inference ended, it is one from 100 on."""
     code: _builtins.int
     """The gRPC status code that goes with the reason, as in google.rpc.Code."""
     message: _builtins.str
-    """What happened, for people."""
+    """What happened, for people. The server MAY cut it, and each value of metadata, at 4,096 characters."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The metadata that the catalogue lists for the reason."""

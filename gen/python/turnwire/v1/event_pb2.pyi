@@ -289,7 +289,7 @@ class LlmDelta(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     delta: _builtins.str
-    """The piece: whole code points only, never empty."""
+    """The piece: whole code points only, never empty, at most 128 KiB."""
     offset: _builtins.int
     """How many bytes of UTF-8 of this entity came before it."""
     def __init__(
@@ -315,7 +315,7 @@ class LlmThinkingDelta(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     delta: _builtins.str
-    """The piece: whole code points only, never empty."""
+    """The piece: whole code points only, never empty, at most 128 KiB."""
     offset: _builtins.int
     """How many bytes of UTF-8 of this entity came before it."""
     def __init__(
@@ -341,7 +341,7 @@ class ToolDelta(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     delta: _builtins.str
-    """The piece of JSON text: whole code points only, never empty."""
+    """The piece of JSON text: whole code points only, never empty, at most 128 KiB."""
     offset: _builtins.int
     """How many bytes of UTF-8 of this entity came before it."""
     def __init__(
@@ -708,7 +708,7 @@ class LlmThinkingFinal(_message.Message):
     signature: _builtins.str
     """The provider's signature over it. It MAY be empty."""
     summary: _builtins.str
-    """The provider's summary of it. It MAY be empty."""
+    """The provider's summary of it. It MAY be empty; it is when `text_omitted` is set."""
     encrypted_content: _builtins.str
     """The provider's opaque form of it. It MAY be empty; it is when `text_omitted` is set."""
     item: _builtins.str
@@ -797,10 +797,10 @@ class ToolResult(_message.Message):
     USE_FIELD_NUMBER: _builtins.int
     RESULT_OMITTED_FIELD_NUMBER: _builtins.int
     result_omitted: _builtins.bool
-    """Set when the event would be larger than 256 KiB with the result. The turn has it."""
+    """Set when the event would be larger than 256 KiB with the outcome. The turn has it."""
     @_builtins.property
     def use(self) -> _tool_pb2.ToolUse:
-        """The answer, unless `result_omitted` is set: then without its result."""
+        """The answer, unless `result_omitted` is set: then without its outcome."""
 
     def __init__(
         self,
@@ -843,11 +843,11 @@ class ToolsRequired(_message.Message):
     APPROVALS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.ToolCall]:
-        """The calls that wait for a result of the client."""
+        """The calls that wait for a result of the client, without their args: those came with tool.call."""
 
     @_builtins.property
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.ToolCall]:
-        """The calls that wait for approval."""
+        """The calls that wait for approval, without their args."""
 
     def __init__(
         self,

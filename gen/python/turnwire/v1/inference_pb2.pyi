@@ -371,7 +371,9 @@ class InferenceConfig(_message.Message):
     iterations_max: _builtins.int
     """The most engine calls of the tool loop, 1 to 100. Not set: the profile's, or 20."""
     tool_choice: _builtins.str
-    """Which tool the model must use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`."""
+    """Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`. A name that is not
+    offered is the engine's to refuse.
+    """
     parallel_tool_calls: _builtins.bool
     """Whether the model may make several tool calls in one go."""
     @_builtins.property

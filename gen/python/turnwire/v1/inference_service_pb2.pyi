@@ -692,10 +692,10 @@ class ListInferencesRequest(_message.Message):
     page_size: _builtins.int
     """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD."""
     page_token: _builtins.str
-    """The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then."""
+    """The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_inference_pb2.InferenceState.ValueType]:
-        """Only those in one of these states. None: all."""
+        """Only those in one of these states. None: all. UNSPECIFIED is not looked at."""
 
     def __init__(
         self,
@@ -764,7 +764,7 @@ class ListEventsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many events. 0 means 1,000; more than 10,000 is INVALID_FIELD. A response MAY have fewer, for its size."""
     page_token: _builtins.str
-    """The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then."""
+    """The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then."""
     def __init__(
         self,
         *,

@@ -32,8 +32,9 @@ class InferenceServiceStub(object):
     gRPC clients receive by default. A request that is larger than 16 MiB is refused by the transport itself, with
     RESOURCE_EXHAUSTED and no details.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     def __init__(self, channel):
@@ -91,8 +92,9 @@ class InferenceServiceServicer(object):
     gRPC clients receive by default. A request that is larger than 16 MiB is refused by the transport itself, with
     RESOURCE_EXHAUSTED and no details.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     def StartInference(self, request, context):
@@ -105,6 +107,8 @@ class InferenceServiceServicer(object):
         inference as it is now, with created = false, also when the session is busy, after a restart of the server and after
         the inference has ended. A refusal is not recorded: the key stays free. A client that saw no reply MUST repeat the
         request with the same key, and MUST NOT mint another one for it.
+
+        Content is compared as it was sent: UNSPECIFIED and the value that it stands for are not the same content.
 
         The server does not promise that the engine is called at most once; see attempts_max.
 
@@ -121,7 +125,6 @@ class InferenceServiceServicer(object):
         - UNKNOWN_BLOCK_KIND      a block has no kind that the server knows.
         - CAPABILITY_MISSING      the profile's engine cannot do what the request needs.
         - QUOTA_EXCEEDED          the principal has as many inferences as it may.
-        - FEATURE_NOT_IMPLEMENTED  the server lacks a feature that the request asks for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,7 +216,8 @@ class InferenceServiceServicer(object):
         | snapshot       | CAUGHT_UP     | finished   | snapshot    | CAUGHT_UP          |
 
         In every row SESSION_DELETED, DRAINING and CREDENTIALS_EXPIRED end a stream as well. CAUGHT_UP ends it at the head that
-        `opened` told. An after_sequence at or behind the terminal event, with INFERENCE_END, ends at once.
+        `opened` told. An after_sequence at or beyond the terminal event, with INFERENCE_END, ends at once. When an inference is
+        named, the first event is the first one of that inference at or after the sequence in the table.
 
         Errors:
         - SESSION_NOT_FOUND    there is no such session.
@@ -222,7 +226,6 @@ class InferenceServiceServicer(object):
         - CURSOR_AHEAD         after_sequence is beyond the head.
         - EVENTS_COMPACTED     retention has removed events after after_sequence.
         - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
-        - FEATURE_NOT_IMPLEMENTED  the server lacks a feature that the request asks for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -338,8 +341,9 @@ class InferenceService(object):
     gRPC clients receive by default. A request that is larger than 16 MiB is refused by the transport itself, with
     RESOURCE_EXHAUSTED and no details.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     @staticmethod

@@ -33,8 +33,9 @@ class InferenceServiceStub:
     gRPC clients receive by default. A request that is larger than 16 MiB is refused by the transport itself, with
     RESOURCE_EXHAUSTED and no details.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     @_typing.overload
@@ -52,6 +53,8 @@ class InferenceServiceStub:
     the inference has ended. A refusal is not recorded: the key stays free. A client that saw no reply MUST repeat the
     request with the same key, and MUST NOT mint another one for it.
 
+    Content is compared as it was sent: UNSPECIFIED and the value that it stands for are not the same content.
+
     The server does not promise that the engine is called at most once; see attempts_max.
 
     Errors:
@@ -67,7 +70,6 @@ class InferenceServiceStub:
       - UNKNOWN_BLOCK_KIND      a block has no kind that the server knows.
       - CAPABILITY_MISSING      the profile's engine cannot do what the request needs.
       - QUOTA_EXCEEDED          the principal has as many inferences as it may.
-      - FEATURE_NOT_IMPLEMENTED  the server lacks a feature that the request asks for.
     """
     Wait: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.WaitRequest, _inference_service_pb2.WaitResponse]
     """Waits until an inference has ended, or until the client has to act, and returns the state that was reached.
@@ -147,7 +149,8 @@ class InferenceServiceStub:
       | snapshot       | CAUGHT_UP     | finished   | snapshot    | CAUGHT_UP          |
 
     In every row SESSION_DELETED, DRAINING and CREDENTIALS_EXPIRED end a stream as well. CAUGHT_UP ends it at the head that
-    `opened` told. An after_sequence at or behind the terminal event, with INFERENCE_END, ends at once.
+    `opened` told. An after_sequence at or beyond the terminal event, with INFERENCE_END, ends at once. When an inference is
+    named, the first event is the first one of that inference at or after the sequence in the table.
 
     Errors:
       - SESSION_NOT_FOUND    there is no such session.
@@ -156,7 +159,6 @@ class InferenceServiceStub:
       - CURSOR_AHEAD         after_sequence is beyond the head.
       - EVENTS_COMPACTED     retention has removed events after after_sequence.
       - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
-      - FEATURE_NOT_IMPLEMENTED  the server lacks a feature that the request asks for.
     """
     GetInference: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetInferenceRequest, _inference_service_pb2.GetInferenceResponse]
     """Returns an inference.
@@ -203,8 +205,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     gRPC clients receive by default. A request that is larger than 16 MiB is refused by the transport itself, with
     RESOURCE_EXHAUSTED and no details.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -218,6 +221,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     inference as it is now, with created = false, also when the session is busy, after a restart of the server and after
     the inference has ended. A refusal is not recorded: the key stays free. A client that saw no reply MUST repeat the
     request with the same key, and MUST NOT mint another one for it.
+
+    Content is compared as it was sent: UNSPECIFIED and the value that it stands for are not the same content.
 
     The server does not promise that the engine is called at most once; see attempts_max.
 
@@ -234,7 +239,6 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       - UNKNOWN_BLOCK_KIND      a block has no kind that the server knows.
       - CAPABILITY_MISSING      the profile's engine cannot do what the request needs.
       - QUOTA_EXCEEDED          the principal has as many inferences as it may.
-      - FEATURE_NOT_IMPLEMENTED  the server lacks a feature that the request asks for.
     """
     Wait: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.WaitRequest, _inference_service_pb2.WaitResponse]  # type: ignore[assignment]
     """Waits until an inference has ended, or until the client has to act, and returns the state that was reached.
@@ -314,7 +318,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       | snapshot       | CAUGHT_UP     | finished   | snapshot    | CAUGHT_UP          |
 
     In every row SESSION_DELETED, DRAINING and CREDENTIALS_EXPIRED end a stream as well. CAUGHT_UP ends it at the head that
-    `opened` told. An after_sequence at or behind the terminal event, with INFERENCE_END, ends at once.
+    `opened` told. An after_sequence at or beyond the terminal event, with INFERENCE_END, ends at once. When an inference is
+    named, the first event is the first one of that inference at or after the sequence in the table.
 
     Errors:
       - SESSION_NOT_FOUND    there is no such session.
@@ -323,7 +328,6 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       - CURSOR_AHEAD         after_sequence is beyond the head.
       - EVENTS_COMPACTED     retention has removed events after after_sequence.
       - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
-      - FEATURE_NOT_IMPLEMENTED  the server lacks a feature that the request asks for.
     """
     GetInference: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetInferenceRequest, _inference_service_pb2.GetInferenceResponse]  # type: ignore[assignment]
     """Returns an inference.
@@ -369,8 +373,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     gRPC clients receive by default. A request that is larger than 16 MiB is refused by the transport itself, with
     RESOURCE_EXHAUSTED and no details.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     @_abc_1.abstractmethod
@@ -389,6 +394,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         the inference has ended. A refusal is not recorded: the key stays free. A client that saw no reply MUST repeat the
         request with the same key, and MUST NOT mint another one for it.
 
+        Content is compared as it was sent: UNSPECIFIED and the value that it stands for are not the same content.
+
         The server does not promise that the engine is called at most once; see attempts_max.
 
         Errors:
@@ -404,7 +411,6 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
           - UNKNOWN_BLOCK_KIND      a block has no kind that the server knows.
           - CAPABILITY_MISSING      the profile's engine cannot do what the request needs.
           - QUOTA_EXCEEDED          the principal has as many inferences as it may.
-          - FEATURE_NOT_IMPLEMENTED  the server lacks a feature that the request asks for.
         """
 
     @_abc_1.abstractmethod
@@ -502,7 +508,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
           | snapshot       | CAUGHT_UP     | finished   | snapshot    | CAUGHT_UP          |
 
         In every row SESSION_DELETED, DRAINING and CREDENTIALS_EXPIRED end a stream as well. CAUGHT_UP ends it at the head that
-        `opened` told. An after_sequence at or behind the terminal event, with INFERENCE_END, ends at once.
+        `opened` told. An after_sequence at or beyond the terminal event, with INFERENCE_END, ends at once. When an inference is
+        named, the first event is the first one of that inference at or after the sequence in the table.
 
         Errors:
           - SESSION_NOT_FOUND    there is no such session.
@@ -511,7 +518,6 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
           - CURSOR_AHEAD         after_sequence is beyond the head.
           - EVENTS_COMPACTED     retention has removed events after after_sequence.
           - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
-          - FEATURE_NOT_IMPLEMENTED  the server lacks a feature that the request asks for.
         """
 
     @_abc_1.abstractmethod

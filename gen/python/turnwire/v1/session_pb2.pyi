@@ -284,7 +284,7 @@ class NewSession(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long the session lives after its last inference ended. Absent: for ever. At least 1 s."""
+        """How long the session lives after its creation, and again after each inference of it ended. Absent: for ever. At least 1 s."""
 
     def __init__(
         self,

@@ -157,7 +157,7 @@ class ListSessionsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD."""
     page_token: _builtins.str
-    """The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then."""
+    """The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only sessions that have all of these labels. Empty: all sessions."""
@@ -482,7 +482,7 @@ class GetTurnRequest(_message.Message):
     page_size: _builtins.int
     """At most this many blocks. 0 means 1,000; more than 1,000 is INVALID_FIELD."""
     page_token: _builtins.str
-    """The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then."""
+    """The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then."""
     @_builtins.property
     def at(self) -> Global___TurnAt:
         """The turn of a session at an index."""
@@ -582,7 +582,7 @@ class ListTurnsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many turns. 0 means 50; more than 1,000 is INVALID_FIELD."""
     page_token: _builtins.str
-    """The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then."""
+    """The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then."""
     def __init__(
         self,
         *,

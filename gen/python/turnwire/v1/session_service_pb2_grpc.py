@@ -28,8 +28,9 @@ if _version_not_supported:
 class SessionServiceStub(object):
     """Sessions and turns.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     def __init__(self, channel):
@@ -83,8 +84,9 @@ class SessionServiceStub(object):
 class SessionServiceServicer(object):
     """Sessions and turns.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     def CreateSession(self, request, context):
@@ -247,8 +249,9 @@ def add_SessionServiceServicer_to_server(servicer, server):
 class SessionService(object):
     """Sessions and turns.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     @staticmethod

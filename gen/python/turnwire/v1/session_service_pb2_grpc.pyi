@@ -29,8 +29,9 @@ GRPC_VERSION: str
 class SessionServiceStub:
     """Sessions and turns.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     @_typing.overload
@@ -116,8 +117,9 @@ class SessionServiceStub:
 class SessionServiceAsyncStub(SessionServiceStub):
     """Sessions and turns.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -199,8 +201,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sessions and turns.
 
-    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE, RATE_LIMITED, DRAINING,
-    STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID, CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
+    Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
+    FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
+    CREDENTIALS_EXPIRED and PERMISSION_DENIED; they are not repeated below.
     """
 
     @_abc_1.abstractmethod

@@ -196,7 +196,7 @@ class ToolOutcome(_message.Message):
 
     @_builtins.property
     def denied(self) -> Global___ToolDenial:
-        """The call must not be executed."""
+        """The call MUST NOT be executed."""
 
     def __init__(
         self,

@@ -265,11 +265,11 @@ class Block(_message.Message):
     TOOL_USE_FIELD_NUMBER: _builtins.int
     OTHER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The identity of the block within its session. In a request it MAY be empty: the server mints a UUIDv7. A child turn
-    shows its parent's blocks under the same ids.
+    """The identity of the block within its session. In a request it MAY be empty: the server mints a UUIDv7. One that
+    is set MUST be unique within the request. A child turn shows its parent's blocks under the same ids.
     """
     role: _builtins.str
-    """Who speaks: `user`, `assistant`, `system` or `tool`. In a request it MAY be empty: the server derives it from the kind."""
+    """Who speaks, such as `user`, `assistant`, `system` or `tool`. In a request it MAY be empty: the server derives it from the kind."""
     status: Global___BlockStatus.ValueType
     """Whether the block is whole. In a request UNSPECIFIED means COMPLETE."""
     @_builtins.property
@@ -298,7 +298,7 @@ class Block(_message.Message):
 
     @_builtins.property
     def tool_use(self) -> _tool_pb2.ToolUse:
-        """The outcome of a tool call."""
+        """The outcome of a tool call. One whose tool call is not in the turn before it is kept, and no engine sees it."""
 
     @_builtins.property
     def other(self) -> Global___OtherBlock:
@@ -427,7 +427,7 @@ class LlmTextBlock(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The text, at most 2 MiB. It MAY be empty only when the block is INCOMPLETE."""
+    """The text, at most 2 MiB. It MUST NOT be empty in a COMPLETE block."""
     def __init__(
         self,
         *,

@@ -258,7 +258,8 @@ class ErrorReason(betterproto2.Enum):
 
     INVALID_FIELD = 2
     """
-    A field breaks a rule of this contract. The details carry google.rpc.BadRequest with one violation per field.
+    A field breaks a rule of this contract. The details carry google.rpc.BadRequest with the first 8
+    violations; the field path of a rule over the whole message is empty.
 
     Code: INVALID_ARGUMENT.  Definite: yes.  Retry: no.
     Metadata: none.
@@ -1331,15 +1332,15 @@ class Block(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    The identity of the block within its session. In a request it MAY be empty: the server mints a UUIDv7. A child turn
-    shows its parent's blocks under the same ids.
+    The identity of the block within its session. In a request it MAY be empty: the server mints a UUIDv7. One that
+    is set MUST be unique within the request. A child turn shows its parent's blocks under the same ids.
     """
 
     role: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         2, betterproto2.TYPE_STRING
     )
     """
-    Who speaks: `user`, `assistant`, `system` or `tool`. In a request it MAY be empty: the server derives it from the kind.
+    Who speaks, such as `user`, `assistant`, `system` or `tool`. In a request it MAY be empty: the server derives it from the kind.
     """
 
     status: "BlockStatus" = betterproto2.field(
@@ -1399,7 +1400,7 @@ class Block(betterproto2.Message):
         10, betterproto2.TYPE_MESSAGE, optional=True, group="kind"
     )
     """
-    The outcome of a tool call.
+    The outcome of a tool call. One whose tool call is not in the turn before it is kept, and no engine sees it.
     """
 
     other: "OtherBlock | None" = betterproto2.field(
@@ -1813,7 +1814,7 @@ class Error(betterproto2.Message):
         1, betterproto2.TYPE_ENUM, default_factory=lambda: ErrorReason(0)
     )
     """
-    The reason. It is one of those that the catalogue lists as ends of an accepted inference.
+    The reason. Where it tells why an inference ended, it is one from 100 on.
     """
 
     code: "typing.Annotated[int, pydantic.Field(ge=-2**31, le=2**31 - 1)]" = (
@@ -1827,7 +1828,7 @@ class Error(betterproto2.Message):
         3, betterproto2.TYPE_STRING
     )
     """
-    What happened, for people.
+    What happened, for people. The server MAY cut it, and each value of metadata, at 4,096 characters.
     """
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -2393,7 +2394,7 @@ class GetTurnRequest(betterproto2.Message):
         5, betterproto2.TYPE_STRING
     )
     """
-    The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then.
+    The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then.
     """
 
     @model_validator(mode="after")
@@ -2765,7 +2766,8 @@ class InferenceConfig(betterproto2.Message):
         9, betterproto2.TYPE_STRING
     )
     """
-    Which tool the model must use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`.
+    Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`. A name that is not
+    offered is the engine's to refuse.
     """
 
     parallel_tool_calls: "bool | None" = betterproto2.field(
@@ -3040,7 +3042,7 @@ class ListEventsRequest(betterproto2.Message):
         6, betterproto2.TYPE_STRING
     )
     """
-    The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then.
+    The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then.
     """
 
 
@@ -3120,7 +3122,7 @@ class ListInferencesRequest(betterproto2.Message):
         2, betterproto2.TYPE_ENUM, repeated=True
     )
     """
-    Only those in one of these states. None: all.
+    Only those in one of these states. None: all. UNSPECIFIED is not looked at.
     """
 
     page_size: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
@@ -3134,7 +3136,7 @@ class ListInferencesRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then.
+    The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then.
     """
 
 
@@ -3297,7 +3299,7 @@ class ListSessionsRequest(betterproto2.Message):
         2, betterproto2.TYPE_STRING
     )
     """
-    The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then.
+    The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then.
     """
 
     labels: "dict[str, str]" = betterproto2.field(
@@ -3445,7 +3447,7 @@ class ListTurnsRequest(betterproto2.Message):
         5, betterproto2.TYPE_STRING
     )
     """
-    The next_page_token of the response before; empty for the first page. The other fields MUST be the same as then.
+    The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then.
     """
 
 
@@ -3490,7 +3492,7 @@ class LlmDelta(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    The piece: whole code points only, never empty.
+    The piece: whole code points only, never empty, at most 128 KiB.
     """
 
     offset: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
@@ -3561,7 +3563,7 @@ class LlmTextBlock(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    The text, at most 2 MiB. It MAY be empty only when the block is INCOMPLETE.
+    The text, at most 2 MiB. It MUST NOT be empty in a COMPLETE block.
     """
 
 
@@ -3578,7 +3580,7 @@ class LlmThinkingDelta(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    The piece: whole code points only, never empty.
+    The piece: whole code points only, never empty, at most 128 KiB.
     """
 
     offset: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
@@ -3630,7 +3632,7 @@ class LlmThinkingFinal(betterproto2.Message):
         5, betterproto2.TYPE_STRING
     )
     """
-    The provider's summary of it. It MAY be empty.
+    The provider's summary of it. It MAY be empty; it is when `text_omitted` is set.
     """
 
     encrypted_content: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3763,7 +3765,7 @@ class NewSession(betterproto2.Message):
         optional=True,
     )
     """
-    How long the session lives after its last inference ended. Absent: for ever. At least 1 s.
+    How long the session lives after its creation, and again after each inference of it ended. Absent: for ever. At least 1 s.
     """
 
 
@@ -5007,7 +5009,7 @@ class ToolDelta(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    The piece of JSON text: whole code points only, never empty.
+    The piece of JSON text: whole code points only, never empty, at most 128 KiB.
     """
 
     offset: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
@@ -5116,7 +5118,7 @@ class ToolOutcome(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, optional=True, group="outcome"
     )
     """
-    The call must not be executed.
+    The call MUST NOT be executed.
     """
 
     @model_validator(mode="after")
@@ -5137,12 +5139,12 @@ class ToolResult(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The answer, unless `result_omitted` is set: then without its result.
+    The answer, unless `result_omitted` is set: then without its outcome.
     """
 
     result_omitted: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    Set when the event would be larger than 256 KiB with the result. The turn has it.
+    Set when the event would be larger than 256 KiB with the outcome. The turn has it.
     """
 
 
@@ -5159,14 +5161,14 @@ class ToolsRequired(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    The calls that wait for a result of the client.
+    The calls that wait for a result of the client, without their args: those came with tool.call.
     """
 
     approvals: "list[ToolCall]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    The calls that wait for approval.
+    The calls that wait for approval, without their args.
     """
 
 

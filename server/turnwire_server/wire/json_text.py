@@ -1,0 +1,50 @@
+"""JSON texts inside the contract's fields: they are checked, and kept as they came."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from turnwire_server.domain.errors import Violation
+
+
+def value_violations(path: str, text: str) -> Iterator[Violation]:
+    """Yield a violation if `text` is not one JSON text (RFC 8259)."""
+    if not _parses(text):
+        yield Violation(path, "must be one JSON text", "json")
+
+
+def object_violations(path: str, text: str) -> Iterator[Violation]:
+    """Yield a violation if `text` is neither empty nor one JSON object."""
+    if text and not (text.lstrip(" \t\r\n").startswith("{") and _parses(text)):
+        yield Violation(path, "must be one JSON object", "json_object")
+
+
+def schema_violations(path: str, text: str) -> Iterator[Violation]:
+    """Yield a violation if `text` is neither empty nor a JSON object or boolean, which every JSON Schema is."""
+    if text and not (
+        text.strip(" \t\r\n") in ("true", "false") or (text.lstrip(" \t\r\n")[:1] == "{" and _parses(text))
+    ):
+        yield Violation(path, "must be one JSON Schema", "json_schema")
+
+
+def map_violations(path: str, texts: Mapping[str, str]) -> Iterator[Violation]:
+    """Yield a violation for every value of a map that is not one JSON text; paths are those of protovalidate."""
+    for key, text in texts.items():
+        yield from value_violations(f"{path}[{json.dumps(key, ensure_ascii=False)}]", text)
+
+
+def _parses(text: str) -> bool:
+    # Numbers are left alone: JSON allows integers longer than Python converts.
+    try:
+        json.loads(text, parse_int=_skip, parse_float=_skip, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _skip(_number: str) -> None:
+    return None
+
+
+def _refuse(constant: str) -> None:
+    msg = f"{constant} is not JSON"
+    raise ValueError(msg)

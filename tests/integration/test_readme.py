@@ -1,0 +1,101 @@
+"""The README's own text, run: buf curl against a real server, with no code of ours on the client's side."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.server import ServerProcess
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HEADING = "## From any other language"
+
+
+def _section(heading: str) -> str:
+    return README.split(heading, 1)[1].split("\n## ", 1)[0]
+
+
+def _block(text: str, language: str) -> str:
+    found = re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert found, f"no {language} block"
+    return found[1]
+
+
+def _documents(text: str) -> list[dict[str, object]]:
+    """Return the JSON documents that buf curl has printed one after the other."""
+    decoder, found, position = json.JSONDecoder(), [], 0
+    while position < len(text.rstrip()):
+        while text[position].isspace():
+            position += 1
+        document, position = decoder.raw_decode(text, position)
+        found.append(document)
+    return found
+
+
+def test_buf_curl_as_the_readme_shows_it(server_process: ServerProcess, tmp_path: Path) -> None:
+    script = _block(_section(HEADING), "sh")
+    assert "127.0.0.1:7450" in script
+    for rpc in ("StartInference", "SubscribeEvents", "Cancel", "Wait"):
+        assert f"$SERVER/{rpc}" in script
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace("127.0.0.1:7450", server_process.address)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    started, *stream, waited, hanging, cancelled = _documents(done.stdout)
+    assert started["created"] is True
+    events = [event for response in stream for event in response.get("events", [])]  # type: ignore[attr-defined]
+    assert [int(event["sequence"]) for event in events] == list(range(1, len(events) + 1))
+    assert "inferenceFinished" in events[-1]
+    assert stream[-1]["end"] == {"reason": "SUBSCRIPTION_END_REASON_INFERENCE_FINISHED"}
+    assert waited["inference"]["state"] == "INFERENCE_STATE_SUCCEEDED"  # type: ignore[index]
+    assert waited["turn"]["blocks"][-1]["llmText"]["text"] == "Hello from curl"  # type: ignore[index]
+    assert hanging["created"] is True
+    assert cancelled["inference"]["cancelReason"] == "enough"  # type: ignore[index]
+
+
+def test_the_python_example_runs(server_process: ServerProcess, tmp_path: Path) -> None:
+    example = _block(README, "python").replace("127.0.0.1:7450", server_process.address)
+    paths = os.pathsep.join(str(ROOT / part) for part in ("client", "gen/python"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Hello there\nHello there\n"
+
+
+def test_the_profile_example_is_valid(tmp_path: Path) -> None:
+    from turnwire_server.config import load_profiles
+
+    path = tmp_path / "profiles.yaml"
+    path.write_text(_block(README, "yaml"), encoding="utf-8")
+    profiles = load_profiles(str(path), {})
+    assert set(profiles.by_name) == {"assistant", "local"}
+    assert profiles.get("").config.reasoning_effort == "low"
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_every_make_target_that_is_named_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = set(re.findall(r"`?\bmake ([a-z-]+)\b", text)) - {"sure"}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    there = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert named
+    assert named <= there, f"not in the Makefile: {named - there}"

@@ -1,0 +1,118 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from turnwire_server.domain.errors import Code, Failure
+from turnwire_server.domain.event import (
+    Cancelled,
+    Failed,
+    InferenceFinished,
+    InferenceQueued,
+    InferenceStarted,
+    Outcome,
+    Succeeded,
+    TurnClosed,
+    TurnOpened,
+)
+from turnwire_server.domain.inference import (
+    FinishClass,
+    IllegalTransition,
+    Inference,
+    InferenceConfig,
+    InferenceState,
+    Usage,
+)
+from turnwire_server.domain.transitions import begin, end, enqueue, event_of, request_cancel
+from turnwire_server.domain.turn import Turn, TurnState
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+LATER = NOW + timedelta(seconds=5)
+NEW = Inference("s", "i", InferenceState.QUEUED, NOW, profile="p", config=InferenceConfig(model="m"))
+TURN = Turn("s", "i", 4, "t", TurnState.OPEN, NOW, parent=3, block_count=9)
+FAILURE = Failure("ENGINE_FAILED", Code.INTERNAL, "it crashed", {"engine": "scripted"})
+
+
+def test_enqueue() -> None:
+    queued = enqueue(NEW, 2, NOW)
+    assert queued.inference == replace(NEW, queue_position=2)
+    assert queued.events == (event_of(NEW, InferenceQueued(2), NOW),)
+
+
+def test_event_of_the_present_attempt() -> None:
+    event = event_of(replace(NEW, attempt=3), InferenceQueued(1), NOW, "e")
+    assert (event.session_id, event.inference_id, event.attempt, event.entity, event.sequence) == ("s", "i", 3, "e", 0)
+
+
+def test_begin_opens_the_turn() -> None:
+    begun = begin(enqueue(NEW, 1, NOW).inference, "scripted", TURN, LATER)
+    assert begun.inference == replace(NEW, state=InferenceState.RUNNING, start_time=LATER, turn_index=4)
+    assert [event.payload for event in begun.events] == [InferenceStarted("scripted", "p", "m"), TurnOpened(4, 9, 3)]
+
+
+def test_begin_again_keeps_turn_and_start() -> None:
+    queued = replace(NEW, start_time=NOW, turn_index=4, attempt=1)
+    begun = begin(queued, "scripted", None, LATER)
+    assert (begun.inference.start_time, begun.inference.turn_index) == (NOW, 4)
+    assert [event.payload for event in begun.events] == [InferenceStarted("scripted", "p", "m")]
+    assert begun.events[0].attempt == 1
+
+
+def test_begin_of_what_runs_is_illegal() -> None:
+    with pytest.raises(IllegalTransition):
+        begin(replace(NEW, state=InferenceState.RUNNING), "scripted", None, NOW)
+
+
+def test_first_cancel_request_stays() -> None:
+    first = request_cancel(NEW, "first", NOW)
+    assert (first.cancel_requested_time, first.cancel_reason, first.state) == (NOW, "first", InferenceState.QUEUED)
+    assert request_cancel(first, "second", LATER) == first
+
+
+@pytest.mark.parametrize("state", [state for state in InferenceState if state.is_terminal])
+def test_cancel_request_after_the_end_changes_nothing(state: InferenceState) -> None:
+    ended = replace(NEW, state=state)
+    assert request_cancel(ended, "late", LATER) == ended
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "finish_class"),
+    [
+        (Succeeded(FinishClass.MAX_TOKENS), InferenceState.SUCCEEDED, FinishClass.MAX_TOKENS),
+        (Failed(FAILURE), InferenceState.FAILED, FinishClass.ERROR),
+        (Cancelled("why"), InferenceState.CANCELLED, FinishClass.INTERRUPTED),
+    ],
+    ids=["succeeded", "failed", "cancelled"],
+)
+def test_end(outcome: Outcome, state: InferenceState, finish_class: FinishClass) -> None:
+    running = begin(request_cancel(NEW, "why", NOW), "scripted", TURN, NOW).inference
+    ended = end(running, outcome, Usage(1, 2), LATER, event_count=10, block_count=11, model="m-2")
+    assert ended.inference == replace(
+        running,
+        state=state,
+        end_time=LATER,
+        usage=Usage(1, 2),
+        model="m-2",
+        finish_class=finish_class,
+        error=FAILURE if state is InferenceState.FAILED else None,
+    )
+    assert [event.payload for event in ended.events] == [
+        TurnClosed(4, 11),
+        InferenceFinished(outcome, Usage(1, 2), 12),
+    ]
+
+
+def test_end_without_a_turn_has_one_event() -> None:
+    ended = end(NEW, Cancelled(), Usage(), NOW, event_count=1, block_count=0)
+    assert [event.payload for event in ended.events] == [InferenceFinished(Cancelled(), Usage(), 2)]
+
+
+def test_end_of_a_queued_inference_is_no_success() -> None:
+    with pytest.raises(IllegalTransition):
+        end(NEW, Succeeded(FinishClass.COMPLETED), Usage(), NOW, event_count=1, block_count=0)
+
+
+@pytest.mark.parametrize("state", [state for state in InferenceState if state.is_terminal])
+def test_nothing_ends_twice(state: InferenceState) -> None:
+    with pytest.raises(IllegalTransition):
+        end(replace(NEW, state=state), Failed(FAILURE), Usage(), NOW, event_count=1, block_count=0)
