@@ -96,11 +96,10 @@ ALL_RPCS = [
 @pytest.mark.parametrize(("service", "method"), ALL_RPCS, ids=[m.name for _, m in ALL_RPCS])
 async def test_malformed_bytes(stubs: Stubs, service: str, method: Any) -> None:
     path = f"/{method.containing_service.full_name}/{method.name}"
+    call = stubs.channel.unary_stream(path) if method.server_streaming else stubs.channel.unary_unary(path)
+    reply = call(b"\xff\xff\xff")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        if method.server_streaming:
-            await anext(aiter(stubs.channel.unary_stream(path)(b"\xff\xff\xff")))
-        else:
-            await stubs.channel.unary_unary(path)(b"\xff\xff\xff")
+        await (anext(aiter(reply)) if method.server_streaming else reply)
     assert refusal(refused.value) == (
         "INVALID_ARGUMENT",
         "MALFORMED_MESSAGE",

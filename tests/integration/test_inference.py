@@ -51,7 +51,7 @@ async def test_a_start_right_after_the_terminal_event_succeeds(stubs: Stubs) -> 
     stream = aiter(stubs.inference.SubscribeEvents(request))
     await anext(stream)
     parent_free = start_request(session_id, "again")
-    for number in range(STARTS):
+    for _ in range(STARTS):
         started = await stubs.inference.StartInference(parent_free)
         assert started.created
         ended = False

@@ -1,14 +1,14 @@
 """What a restart leaves: everything that was seen, the partial output, and a session that is usable."""
 
-import asyncio
 import signal
 from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
+import pytest
 
 from support.promises import Watch, check_agreement, check_inference, check_log
-from support.rpc import connect, refusal, script, start_request
+from support.rpc import Stubs, connect, refusal, script, start_request
 from support.server import server_on
 from turnwire.v1 import inference_pb2, session_service_pb2, turn_pb2
 from turnwire.v1 import inference_service_pb2 as pb
@@ -102,7 +102,7 @@ async def test_a_queued_inference_is_run_after_a_restart(tmp_path: Path, servers
         queued = await stubs.start(session_id, "later")
         assert queued.state == inference_pb2.INFERENCE_STATE_QUEUED
         assert queued.queue_position == 1
-        await _until_running(stubs.inference.GetInference, blocker.inference_id)
+        await _until_running(stubs, blocker)
     server.kill()
     with server_on(tmp_path / "turnwire.db", "--inferences-running-max", "1") as server:
         async with connect(server.address) as stubs:
@@ -113,9 +113,13 @@ async def test_a_queued_inference_is_run_after_a_restart(tmp_path: Path, servers
             assert lost.inference.state == inference_pb2.INFERENCE_STATE_FAILED
 
 
-async def _until_running(get, inference_id: str) -> None:
-    while (await get(pb.GetInferenceRequest(inference_id=inference_id))).inference.state != 2:
-        await asyncio.sleep(0)
+async def _until_running(stubs: Stubs, inference: inference_pb2.Inference) -> None:
+    request = pb.SubscribeEventsRequest(
+        session_id=inference.session_id, inference_id=inference.inference_id, from_beginning=pb.FromBeginning()
+    )
+    async for response in stubs.inference.SubscribeEvents(request):
+        if any(event.HasField("engine_call_started") for event in response.events):
+            return
 
 
 async def test_a_cancel_that_was_requested_before_the_kill_is_kept(tmp_path: Path, servers: ExitStack) -> None:
@@ -123,7 +127,7 @@ async def test_a_cancel_that_was_requested_before_the_kill_is_kept(tmp_path: Pat
     async with connect(server.address) as stubs:
         session_id = await stubs.create_session()
         started = await stubs.start(session_id, script=script({"hang": {"ignoreCancel": True}}))
-        await _until_running(stubs.inference.GetInference, started.inference_id)
+        await _until_running(stubs, started)
         reply = await stubs.inference.Cancel(pb.CancelRequest(inference_id=started.inference_id, reason="enough"))
         assert reply.inference.HasField("cancel_requested_time")
     server.kill()
@@ -137,12 +141,13 @@ async def test_a_cancel_that_was_requested_before_the_kill_is_kept(tmp_path: Pat
 async def test_a_store_is_held_by_one_server(tmp_path: Path) -> None:
     with server_on(tmp_path / "turnwire.db"):
         second = server_on(tmp_path / "turnwire.db")
-        try:
+        with pytest.raises(RuntimeError, match=r"turnwire\.db"):
             second.start()
-        except RuntimeError as error:
-            assert "turnwire.db" in str(error)
-        else:
-            raise AssertionError("two servers on one file")
+
+
+async def _start_for_ever(stubs: Stubs, session_id: str) -> None:
+    while True:  # a signal is on its way
+        await stubs.finish((await stubs.start(session_id, "too late?")).inference_id)
 
 
 async def test_a_drain_lets_what_runs_end_and_refuses_the_rest(tmp_path: Path, servers: ExitStack) -> None:
@@ -150,20 +155,16 @@ async def test_a_drain_lets_what_runs_end_and_refuses_the_rest(tmp_path: Path, s
     async with connect(server.address) as stubs:
         session_id, other = await stubs.create_session(), await stubs.create_session()
         started = await stubs.start(session_id, script=script({"pause": "0.5s"}, {"text": {"text": "done"}}))
-        await _until_running(stubs.inference.GetInference, started.inference_id)
+        await _until_running(stubs, started)
         watch = Watch(session_id)
         watch.begin(0)
         request = pb.SubscribeEventsRequest(session_id=session_id, from_beginning=pb.FromBeginning())
         stream = aiter(stubs.inference.SubscribeEvents(request))
         watch.take(await anext(stream))
         server.signal(signal.SIGTERM)
-        while True:  # the signal is on its way
-            try:
-                running = await stubs.start(other, "too late?")
-            except grpc.aio.AioRpcError as error:
-                assert refusal(error)[:2] == ("UNAVAILABLE", "DRAINING")
-                break
-            await stubs.finish(running.inference_id)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await _start_for_ever(stubs, other)
+        assert refusal(refused.value)[:2] == ("UNAVAILABLE", "DRAINING")
         async for response in stream:
             watch.take(response)
         assert watch.end == pb.SUBSCRIPTION_END_REASON_DRAINING

@@ -109,7 +109,7 @@ async def _check_end(row: Row, call: AsyncIterator[pb.SubscribeEventsResponse], 
         assert watch.end == pb.SubscriptionEndReason.Value(f"SUBSCRIPTION_END_REASON_{row.end}")
         with pytest.raises(StopAsyncIteration):
             await anext(call)
-    live = row.inference != "finished" and row.end not in {"CAUGHT_UP"}
+    live = row.inference != "finished" and row.end != "CAUGHT_UP"
     while live and not (watch.events and watch.events[-1].HasField("inference_finished")):
         watch.take(await anext(call))
     if row.end == "never" and not live:

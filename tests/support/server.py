@@ -40,7 +40,8 @@ class ServerProcess:
             text=True,
             env=self._environment,
         )
-        assert self._process.stdout and self._process.stderr
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._reader = threading.Thread(target=self.log.extend, args=(self._process.stderr,), daemon=True)
         self._reader.start()
         timer = threading.Timer(START_SECONDS, self._process.kill)
