@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from turnwire_server.config import Settings, load_profiles
+from turnwire_server.config import ConfigError, Settings, load_profiles
+from turnwire_server.domain.errors import EngineOptionsInvalidError
 from turnwire_server.domain.ids import mint_id
 from turnwire_server.domain.profile import Profiles
 from turnwire_server.engines.base import Engine, EngineResult
@@ -107,15 +108,21 @@ async def _open_store(settings: Settings, on_commit: OnCommit, clock: SystemCloc
 
 
 def _engines(profiles: Profiles, stack: AsyncExitStack) -> Mapping[str, Engine]:
-    """Build the engines that the profiles use."""
+    """Build the engines that the profiles use; they are closed with the stack. Errors: ConfigError."""
+    options: dict[str, list[Mapping[str, object]]] = {}
+    for profile in profiles.by_name.values():
+        options.setdefault(profile.engine, []).append(profile.engine_options)
     engines: dict[str, Engine] = {}
-    for name in {profile.engine for profile in profiles.by_name.values()}:
-        if name == "scripted":
-            engines[name] = ScriptedEngine()
-        else:
-            engine = PydanticAIEngine()
-            stack.push_async_callback(engine.aclose)
-            engines[name] = engine
+    if "scripted" in options:
+        scripted = engines["scripted"] = ScriptedEngine()
+        stack.push_async_callback(scripted.aclose)
+    if "pydantic_ai" in options:
+        try:
+            pydantic_ai = engines["pydantic_ai"] = PydanticAIEngine(options["pydantic_ai"])
+        except EngineOptionsInvalidError as error:
+            msg = f"the engine_options of a profile are not valid: {error}"
+            raise ConfigError(msg) from None
+        stack.push_async_callback(pydantic_ai.aclose)
     return engines
 
 

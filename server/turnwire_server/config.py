@@ -159,14 +159,16 @@ _KEYS = (
 def _built_in_profiles(environment: Mapping[str, str]) -> Profiles:
     found: dict[str, Profile] = {}
     if base_url := environment.get("TURNWIRE_BASE_URL"):
-        options = {"provider": "openai-chat", "base_url": base_url, "api_key_env": "TURNWIRE_API_KEY"}
+        options = {"dialect": "openai-chat", "base_url": base_url}
+        if environment.get("TURNWIRE_API_KEY"):
+            options["api_key_env"] = "TURNWIRE_API_KEY"
         config = InferenceConfig(model=environment.get("TURNWIRE_MODEL", "default"))
         found["compatible"] = Profile(
             "compatible", "pydantic_ai", "the server at TURNWIRE_BASE_URL", config, engine_options=options
         )
-    for variable, name, provider, model in _KEYS:
+    for variable, name, dialect, model in _KEYS:
         if environment.get(variable) and name not in found:
-            options = {"provider": provider, "api_key_env": variable}
+            options = {"dialect": dialect, "api_key_env": variable}
             config = InferenceConfig(model=environment.get("TURNWIRE_MODEL", model))
             found[name] = Profile(name, "pydantic_ai", f"uses the key in {variable}", config, engine_options=options)
     found["scripted"] = Profile("scripted", "scripted", "plays a script; no model is asked")

@@ -33,7 +33,7 @@ from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import FinishClass, Usage
 from turnwire_server.domain.profile import Profile
 from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
-from turnwire_server.domain.turn import Block, System, TurnView
+from turnwire_server.domain.turn import Block, BlockStatus, System, TurnView
 from turnwire_server.engines.base import Engine, EngineCall, EngineResult
 from turnwire_server.events.log import (
     STORE_PATIENCE_SECONDS,
@@ -260,6 +260,8 @@ def engine_view(blocks: tuple[Block, ...], system_prompt: str) -> tuple[Block, .
     for block in blocks:
         if isinstance(block.kind, ToolUse) and block.kind.tool_call not in called:
             continue
+        if isinstance(block.kind, ToolCall) and block.status is BlockStatus.INCOMPLETE:
+            continue  # its arguments were cut, so it was never a call
         if dangling and not isinstance(block.kind, ToolCall):
             shown.extend(_unanswered(dangling))
             dangling = []

@@ -4,6 +4,7 @@ Deltas of one entity carry the offset of their first byte; a final carries the c
 folded as they are made, so the blocks of the turn are what the watchers saw.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -51,6 +52,7 @@ class _Part:
     byte_count: int = 0
     is_begun: bool = False
     is_ended: bool = False
+    is_whole_call: bool = False
 
 
 class Output:
@@ -64,8 +66,8 @@ class Output:
 
     @property
     def has_tool_calls(self) -> bool:
-        """Whether the engine asked for a tool."""
-        return any(part.kind is PartKind.TOOL_CALL for part in self._parts.values())
+        """Whether the engine asked for a tool, with whole arguments."""
+        return any(part.is_whole_call for part in self._parts.values())
 
     async def take(self, chunk: EngineChunk) -> None:
         """Take one piece. Errors: OutputTooLargeError."""
@@ -142,5 +144,17 @@ class Output:
                 )
                 await self._tell(final, part.entity)
             case PartKind.TOOL_CALL:
-                await self._tell(ToolCallCompleted(ToolCall(part.entity, part.name, text)), part.entity)
+                # Arguments that were cut, at max_output_tokens for instance, are no call: the block stays INCOMPLETE.
+                part.is_whole_call = _is_object(text)
+                if part.is_whole_call:
+                    await self._tell(ToolCallCompleted(ToolCall(part.entity, part.name, text)), part.entity)
                 await self._tell(ToolDone(), part.entity)
+
+
+def _is_object(args: str) -> bool:
+    if not args:
+        return True
+    try:
+        return isinstance(json.loads(args), dict)
+    except (ValueError, RecursionError):
+        return False

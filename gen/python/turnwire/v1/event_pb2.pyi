@@ -180,7 +180,9 @@ class Event(_message.Message):
 
     @_builtins.property
     def tool_done(self) -> Global___ToolDone:
-        """Nothing more happens to a tool call. Entity: the tool call."""
+        """Nothing more happens to a tool call. Entity: the tool call. Without a tool.call before it, the arguments were cut and the
+        block stays INCOMPLETE.
+        """
 
     @_builtins.property
     def tools_required(self) -> Global___ToolsRequired:

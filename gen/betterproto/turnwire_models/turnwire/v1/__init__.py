@@ -2044,7 +2044,8 @@ class Event(betterproto2.Message):
         29, betterproto2.TYPE_MESSAGE, optional=True, group="payload"
     )
     """
-    Nothing more happens to a tool call. Entity: the tool call.
+    Nothing more happens to a tool call. Entity: the tool call. Without a tool.call before it, the arguments were cut and the
+    block stays INCOMPLETE.
     """
 
     tools_required: "ToolsRequired | None" = betterproto2.field(

@@ -1,0 +1,45 @@
+"""What an engine is shown of a turn."""
+
+from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
+from turnwire_server.domain.turn import Block, BlockStatus, LlmText, System, User
+from turnwire_server.runtime.inference_loop import engine_view
+
+USER = Block("u", User("hello"))
+TEXT = Block("t", LlmText("hi"))
+
+
+def _call(name: str) -> Block:
+    return Block(name, ToolCall(name, "tool"))
+
+
+def _use(name: str) -> Block:
+    return Block(f"use {name}", ToolUse(name, "1"))
+
+
+def _made_up(name: str) -> Block:
+    return Block("", ToolUse(name, ToolError("the tool was not executed", "not_executed")), "tool")
+
+
+def test_the_instruction_of_the_profile_comes_first_and_once() -> None:
+    instruction = Block("", System("be kind"), "system")
+    assert engine_view((USER,), "be kind") == (instruction, USER)
+    assert engine_view((USER,), "") == (USER,)
+    own = Block("own", System("be kind"))
+    assert engine_view((own, USER), "be kind") == (own, USER)
+
+
+def test_no_tool_call_is_left_unanswered() -> None:
+    a, b = _call("a"), _call("b")
+    assert engine_view((USER, a, b, TEXT), "") == (USER, a, b, _made_up("a"), _made_up("b"), TEXT)
+    assert engine_view((USER, a, b, _use("a")), "") == (USER, a, b, _made_up("b"), _use("a"))
+    assert engine_view((a,), "") == (a, _made_up("a"))
+    assert engine_view((a, _use("a"), TEXT), "") == (a, _use("a"), TEXT)
+
+
+def test_an_answer_to_nothing_is_not_shown() -> None:
+    assert engine_view((_use("a"), USER, _call("a"), _use("a")), "") == (USER, _call("a"), _use("a"))
+
+
+def test_a_call_whose_arguments_were_cut_is_not_shown() -> None:
+    cut = Block("c", ToolCall("c", "tool", '{"a'), status=BlockStatus.INCOMPLETE)
+    assert engine_view((USER, cut, TEXT), "") == (USER, TEXT)
