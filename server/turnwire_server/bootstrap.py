@@ -14,7 +14,7 @@ from turnwire_server.domain.profile import Profiles
 from turnwire_server.engines.base import Engine, EngineResult
 from turnwire_server.engines.pydantic_ai import PydanticAIEngine
 from turnwire_server.engines.scripted import ScriptedEngine
-from turnwire_server.events.bus import InProcessBus
+from turnwire_server.events.bus import Bus, InProcessBus
 from turnwire_server.events.fanout import Fanout
 from turnwire_server.rpc.server import RpcServer
 from turnwire_server.runtime.clock import SystemClock
@@ -55,14 +55,15 @@ class Server:
 
 
 @asynccontextmanager
-async def running_server(settings: Settings) -> AsyncIterator[Server]:
-    """Run a server; it drains at the end of the block.
+async def running_server(settings: Settings, bus: Bus | None = None) -> AsyncIterator[Server]:
+    """Run a server, on a bus of its own unless one is handed in; it drains at the end of the block.
 
     Errors: ConfigError; OSError when the address or the store's file cannot be used.
     """
     profiles = load_profiles(settings.profiles, os.environ)
     async with AsyncExitStack() as stack:
-        fanout, bus, clock = Fanout(), InProcessBus(), SystemClock()
+        fanout, clock = Fanout(), SystemClock()
+        bus = bus or InProcessBus()
         store = await _open_store(settings, fanout.publish, clock)
         stack.push_async_callback(store.close)
         engines = _engines(profiles, stack)

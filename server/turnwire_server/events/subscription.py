@@ -5,7 +5,7 @@ after that read is in the topic's ring; and whenever the ring cannot continue ex
 store is read again.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -114,7 +114,7 @@ async def read_inference_of(store: SessionStore, principal: str, session_id: str
 
 async def subscribe(
     store: SessionStore, fanout: Fanout, request: Subscription, clock: Clock, heartbeat_seconds: float
-) -> AsyncIterator[Delivery]:
+) -> AsyncGenerator[Delivery]:
     """Yield deliveries: the first at once with `opened`, the last with `end`, an empty one after `heartbeat_seconds`.
 
     Errors: SessionNotFoundError, InferenceNotFoundError and those of check_cursor, all before the first delivery.

@@ -4,7 +4,8 @@ Requests are parsed here and not by gRPC, so that malformed bytes are INVALID_AR
 and responses leave as bytes, so that stored events are never encoded again.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -46,7 +47,7 @@ class Caller:
 
 Reply = Message | bytes
 Unary = Callable[[Any, Caller], Awaitable[Reply]]
-Stream = Callable[[Any, Caller], AsyncIterator[Reply]]
+Stream = Callable[[Any, Caller], AsyncGenerator[Reply]]
 
 
 def generic_handler(service: ServiceDescriptor, served: Mapping[str, Unary | Stream]) -> grpc.GenericRpcHandler:
@@ -81,8 +82,10 @@ def _method(method: MethodDescriptor, serve: Any) -> Method:
         try:
             request = _parse(request_type, data)
             with _bound(method, request):
-                async for reply in serve(request, _caller(context)):
-                    yield _encode(reply)
+                # Closed here and now when the client leaves, not when the garbage is collected.
+                async with aclosing(serve(request, _caller(context))) as replies:
+                    async for reply in replies:
+                        yield _encode(reply)
         except Exception as error:  # as above
             await _abort(context, method, error)
             raise
@@ -111,7 +114,7 @@ def _caller(context: Context) -> Caller:
     return Caller(LOCAL, context.time_remaining())
 
 
-def _bound(method: MethodDescriptor, request: Message) -> Any:
+def _bound(method: MethodDescriptor, request: Message) -> AbstractContextManager[None]:
     return bound_to(getattr(request, "session_id", ""), getattr(request, "inference_id", ""), rpc=method.name)
 
 

@@ -1,6 +1,7 @@
 """InferenceService: translates, calls the runtime, translates back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_server.domain.errors import FeatureNotImplementedError, InvalidFieldError, Violation
@@ -74,10 +75,11 @@ class InferenceService:
         cancelled = await self._runtime.cancel(caller.principal, target, request.reason, is_session=is_session)
         return pb.CancelResponse(inference=inference.to_proto(cancelled))
 
-    async def subscribe_events(self, request: pb.SubscribeEventsRequest, caller: Caller) -> AsyncIterator[bytes]:
+    async def subscribe_events(self, request: pb.SubscribeEventsRequest, caller: Caller) -> AsyncGenerator[bytes]:
         """Serve SubscribeEvents."""
-        async for delivery in self._runtime.subscribe(_subscription(request, caller.principal)):
-            yield _encode_delivery(delivery)
+        async with aclosing(self._runtime.subscribe(_subscription(request, caller.principal))) as deliveries:
+            async for delivery in deliveries:
+                yield _encode_delivery(delivery)
 
     async def get_inference(self, request: pb.GetInferenceRequest, caller: Caller) -> pb.GetInferenceResponse:
         """Serve GetInference."""

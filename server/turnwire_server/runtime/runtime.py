@@ -1,6 +1,6 @@
 """The session runtime: what the rpcs do, without gRPC."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 
 from turnwire_server.domain.clock import Clock
@@ -81,12 +81,17 @@ class Runtime:
             self._bus.publish(Hint(HintKind.CANCEL, inference.inference_id))
         return inference
 
-    def subscribe(self, request: Subscription) -> AsyncIterator[Delivery]:
+    def subscribe(self, request: Subscription) -> AsyncGenerator[Delivery]:
         """Watch a session's log. Errors: those of the rpc SubscribeEvents."""
         self.check_accepting()
         if self._fanout.watcher_count >= self._watchers_max:
             raise TooManyWatchersError(watchers_max=self._watchers_max)
         return subscribe(self.store, self._fanout, request, self._clock, self._heartbeat_seconds)
+
+    @property
+    def watcher_count(self) -> int:
+        """How many streams and waits there are now."""
+        return self._fanout.watcher_count
 
     async def drain(self, grace_seconds: float) -> None:
         """Accept nothing new, end what runs, then end every stream and every Wait."""
