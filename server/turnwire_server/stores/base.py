@@ -79,7 +79,8 @@ class SessionState:
     session: Session
     unfinished: tuple[Unfinished, ...]
     parent: Turn | None
-    """The turn that `StartCommand.parent` names, or else the newest one; without blocks. None: there is none."""
+    """The turn that `StartCommand.parent` names, or the parent of the one that ROLLBACK displaces, or else the newest
+    one; without blocks. None: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ class Admission:
     config: InferenceConfig
 
 
-# Decides on a start inside the store's transaction: pure, and fast. Raises a RequestError to refuse.
+# Decides on a start inside the store's transaction, on whatever thread that runs: pure, and fast. Raises a RequestError
+# to refuse.
 Decide = Callable[[StartCommand, SessionState], Admission]
 
 
@@ -114,7 +116,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A running inference and the lease over it. `position` counts the events appended under the lease so far."""
+    """A running inference and the lease over it.
+
+    `position` counts the events that were appended under leases so far: a new lease goes on from there.
+    """
 
     lease: Lease
     inference: Inference
@@ -241,6 +246,8 @@ class SessionStore(Protocol):
     async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
         """End a running inference: append `ending.events`, add its blocks, close its turn, tell the end.
 
+        Sending the same ending from the same position again is harmless: it returns the inference as it ended.
+
         Errors: Fenced.
         """
         ...
@@ -280,7 +287,7 @@ class SessionStore(Protocol):
     async def read_log(
         self, principal: str, session_id: str, after: int, limit_bytes: int, inference_id: str = ""
     ) -> LogPage:
-        """Return chunks of the log after a sequence, of one inference if named, until they have `limit_bytes`.
+        """Return chunks of the log after a sequence, of one inference if named, with at most `limit_bytes` in all.
 
         At least one chunk is returned if there is one. `through_sequence` is the head when everything was returned.
         `after` beyond the head returns nothing, with `through_sequence` = `after`.
@@ -294,7 +301,7 @@ class SessionStore(Protocol):
     ) -> TurnPage:
         """Return a turn, the newest one when `index` is None, with at most `limit` blocks of the view from `offset` on.
 
-        A page also ends once its blocks have 1 MiB; it has at least one block if there is one.
+        A page also ends before its blocks would pass 1 MiB; it has at least one block if there is one.
 
         Errors: SessionNotFoundError, TurnNotFoundError.
         """

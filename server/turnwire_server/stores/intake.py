@@ -1,0 +1,96 @@
+"""What a store makes of what it is given: a session, an inference, blocks, a turn's metadata. Pure but for `mint`."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from turnwire_server.domain.errors import DeadlineExceededError, RevisionMismatchError
+from turnwire_server.domain.event import Failed
+from turnwire_server.domain.ids import Mint
+from turnwire_server.domain.inference import Inference, InferenceState
+from turnwire_server.domain.session import NewSession, Session, SessionChange
+from turnwire_server.domain.turn import ROLES, Block
+from turnwire_server.stores.base import Admission, StartCommand
+from turnwire_server.wire.turn import encode_block
+
+# How long an idempotency key lives at least after its session is gone (contract: CreateSession, DeleteSession).
+IDEMPOTENCY_KEY_AGE_MIN = timedelta(hours=24)
+
+
+def new_session(new: NewSession, log: str, mint: Mint, now: datetime) -> Session:
+    """Return the session that a client asked for."""
+    return Session(
+        session_id=new.session_id or mint(),
+        create_time=now,
+        update_time=now,
+        log=log,
+        display_name=new.display_name,
+        labels=dict(new.labels),
+        metadata=dict(new.metadata),
+        profile=new.profile,
+        expire_time=None if new.ttl is None else now + new.ttl,
+    )
+
+
+def changed_session(session: Session, change: SessionChange, now: datetime) -> Session:
+    """Return a session with the fields that `change` sets, one revision on."""
+    is_set = {name: value for name in change.__slots__ if (value := getattr(change, name)) is not None}
+    return replace(session, **is_set, update_time=now, revision=session.revision + 1)
+
+
+def check_revision(session: Session, revision: int | None) -> None:
+    """Raise RevisionMismatchError unless the session is at the revision that was expected, if one was."""
+    if revision is not None and revision != session.revision:
+        raise RevisionMismatchError(session_id=session.session_id, revision=session.revision)
+
+
+def new_inference(command: StartCommand, admission: Admission, session_id: str, mint: Mint, now: datetime) -> Inference:
+    """Return the inference that a start was admitted with."""
+    return Inference(
+        session_id=session_id,
+        inference_id=mint(),
+        state=InferenceState.QUEUED,
+        create_time=now,
+        profile=admission.profile,
+        config=admission.config,
+        attempts_max=command.attempts_max,
+        deadline_time=None if command.timeout is None else now + command.timeout,
+    )
+
+
+def complete_blocks(blocks: Iterable[Block], mint: Mint) -> tuple[Block, ...]:
+    """Return blocks that all have an id and a role."""
+    return tuple(replace(block, id=block.id or mint(), role=block.role or ROLES[type(block.kind)]) for block in blocks)
+
+
+def block_content(block: Block) -> bytes:
+    """Return the encoded block without its id: the same bytes for blocks that say the same."""
+    return encode_block(replace(block, id=""))
+
+
+def encode_map(texts: Mapping[str, str]) -> bytes:
+    """Return a map as a JSON object in UTF-8: the same bytes for equal maps."""
+    return json.dumps(dict(texts), sort_keys=True, ensure_ascii=False).encode()
+
+
+def decode_map(data: bytes) -> dict[str, str]:
+    """Return the map that `encode_map` made the bytes of."""
+    texts: dict[str, str] = json.loads(data)
+    return texts
+
+
+def turn_metadata(own: Mapping[str, str], session_id: str, inference_id: str) -> dict[str, str]:
+    """Return the metadata of a turn: what the client gave, and what the server sets, compatible with geppetto."""
+    return {
+        **own,
+        "geppetto.session_id@v1": json.dumps(session_id),
+        "geppetto.inference_id@v1": json.dumps(inference_id),
+    }
+
+
+def deadline_outcome(inference: Inference) -> Failed:
+    """Return how an inference ends whose deadline has passed."""
+    deadline = inference.deadline_time or inference.create_time
+    seconds = (deadline - inference.create_time).total_seconds()
+    return Failed(DeadlineExceededError(timeout=f"{seconds:g}s").failure())

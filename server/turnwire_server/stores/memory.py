@@ -1,0 +1,299 @@
+"""The store of tests and of servers that may forget: everything is in this process, and nothing survives it.
+
+It is the model that the other stores are compared with, so it is written to be obviously right: what a call may refuse,
+it refuses before it changes anything.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from turnwire_server.domain import transitions
+from turnwire_server.domain.errors import (
+    NoActiveInferenceError,
+    SessionBusyError,
+    StoreUnavailableError,
+    TurnNotFoundError,
+)
+from turnwire_server.domain.event import Cancelled
+from turnwire_server.domain.ids import Mint
+from turnwire_server.domain.inference import Inference, InferenceState
+from turnwire_server.domain.session import NewSession, Session, SessionChange
+from turnwire_server.domain.turn import Turn, TurnView
+from turnwire_server.stores.base import (
+    Claim,
+    Decide,
+    Ending,
+    Fenced,
+    Idempotency,
+    Lease,
+    LogPage,
+    OnCommit,
+    Page,
+    SessionState,
+    StartCommand,
+    Started,
+    TurnPage,
+)
+from turnwire_server.stores.intake import (
+    block_content,
+    changed_session,
+    check_revision,
+    complete_blocks,
+    deadline_outcome,
+    new_inference,
+)
+from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
+from turnwire_server.stores.log import take_chunks, take_page
+from turnwire_server.stores.memory_state import HeldInference, HeldSession, HeldTurn, State
+
+T = TypeVar("T")
+
+
+class MemorySessionStore:
+    """The SessionStore that keeps nothing. All of its calls are atomic, because none of them awaits anything."""
+
+    def __init__(self, on_commit: OnCommit, now: Callable[[], datetime], mint: Mint) -> None:
+        self._on_commit = on_commit
+        self._now = now
+        self._mint = mint
+        self._open: State | None = State(now, mint)  # None once it is closed
+
+    @property
+    def _state(self) -> State:
+        if self._open is None:
+            raise StoreUnavailableError
+        return self._open
+
+    async def create_session(
+        self, principal: str, new: NewSession, idempotency: Idempotency | None
+    ) -> tuple[Session, bool]:
+        """See SessionStore."""
+        if made := self._state.pass_gate(principal, idempotency):
+            return made.session.shown(), False
+        held = self._state.build_session(principal, new)
+        self._state.keep(held, None, idempotency)
+        return held.shown(), True
+
+    async def get_session(self, principal: str, session_id: str) -> Session:
+        """See SessionStore."""
+        return self._state.session(principal, session_id).shown()
+
+    async def list_sessions(
+        self, principal: str, labels: Mapping[str, str], limit: int, before: int | None
+    ) -> Page[Session]:
+        """See SessionStore."""
+        found = [
+            held
+            for held in self._state.sessions.values()
+            if held.principal == principal and labels.items() <= dict(held.session.labels).items()
+        ]
+        page, cursor = _newest_first([(held.key, held) for held in found], limit, before)
+        return Page(tuple(held.shown() for held in page), cursor)
+
+    async def update_session(
+        self, principal: str, session_id: str, change: SessionChange, revision: int | None
+    ) -> Session:
+        """See SessionStore."""
+        held = self._state.session(principal, session_id)
+        check_revision(held.session, revision)
+        held.session = changed_session(held.session, change, self._now())
+        return held.shown()
+
+    async def delete_session(self, principal: str, session_id: str, revision: int | None, *, force: bool) -> None:
+        """See SessionStore."""
+        held = self._state.session(principal, session_id)
+        check_revision(held.session, revision)
+        if (line := held.line()) and not force:
+            raise SessionBusyError(session_id=session_id, inference_id=line[0].inference.inference_id)
+        self._state.drop(held)
+        self._publish()
+
+    async def start(self, command: StartCommand, decide: Decide) -> Started:
+        """See SessionStore."""
+        made = self._state.pass_gate(command.principal, command.idempotency)
+        if made and made.inference:
+            return Started(made.inference.shown(), created=False)
+        if isinstance(command.target, str):
+            session = self._state.session(command.principal, command.target)
+        else:
+            session = self._state.build_session(command.principal, command.target)
+        line = session.places()
+        displaced = find_displaced(command.conflict_policy, line)
+        parent = choose_parent(command, displaced)
+        admission = decide(command, _read_state(session, line, parent))
+        if displaced:
+            self._state.flag_cancel(self._state.inference(command.principal, displaced.unfinished.inference_id), "")
+        inference = HeldInference(
+            key=self._state.next_key(),
+            session=session,
+            inference=new_inference(command, admission, session.session.session_id, self._mint, self._now()),
+            command=command,
+            engine=admission.engine,
+            parent=parent,
+            rank=decide_rank(command.conflict_policy, line),
+            blocks=list(complete_blocks(command.input, self._mint)),
+        )
+        self._state.keep(session, inference, command.idempotency)
+        position = inference.shown().queue_position or 1
+        self._state.move(inference, transitions.enqueue(inference.inference, position, inference.inference.create_time))
+        self._publish()
+        return Started(inference.shown(), created=True)
+
+    async def claim(self, owner: str, limit: int) -> tuple[Claim, ...]:
+        """See SessionStore."""
+        lines = (held.line() for held in self._state.sessions.values())
+        first = [line[0] for line in lines if line and line[0].inference.state is InferenceState.QUEUED]
+        claimed = sorted(first, key=lambda held: held.key)[:limit]
+        for held in claimed:
+            turn = None if held.turn else self._state.open_turn(held)
+            self._state.move(held, transitions.begin(held.inference, held.engine, turn, self._now()))
+            held.owner, held.lease = owner, self._mint()
+        self._publish()
+        return tuple(held.claim() for held in claimed)
+
+    async def append(self, lease: Lease, position: int, events: Sequence[bytes]) -> None:
+        """See SessionStore."""
+        held = self._state.leased(lease)
+        if held.inference.state is not InferenceState.RUNNING:
+            raise Fenced
+        if held.position == position + len(events):
+            return  # it was sent before
+        if held.position != position:
+            raise Fenced
+        self._state.append(held, events)
+        held.position += len(events)
+        self._publish()
+
+    async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
+        """See SessionStore."""
+        held = self._state.leased(lease)
+        if held.inference.state.is_terminal and held.position == position + len(ending.events):
+            return held.shown()  # it was sent before
+        if held.inference.state is not InferenceState.RUNNING or held.position != position:
+            raise Fenced
+        self._state.end(held, ending)
+        self._publish()
+        return held.shown()
+
+    async def request_cancel(self, principal: str, target: str, reason: str, *, is_session: bool) -> Inference:
+        """See SessionStore."""
+        if is_session:
+            line = self._state.session(principal, target).line()
+            if not line:
+                raise NoActiveInferenceError(session_id=target)
+            held = line[0]
+        else:
+            held = self._state.inference(principal, target)
+        self._state.flag_cancel(held, reason)
+        if held.inference.state is InferenceState.QUEUED and not held.inference.is_active:
+            self._state.end(held, Ending(Cancelled()))
+            self._publish()
+        return held.shown()
+
+    async def expire(self, now: datetime) -> tuple[Inference, ...]:
+        """See SessionStore."""
+        self._state.forget_keys()
+        expired = [
+            held
+            for held in self._state.inferences.values()
+            if held.inference.state is InferenceState.QUEUED
+            and held.inference.deadline_time is not None
+            and held.inference.deadline_time <= now
+        ]
+        for held in expired:
+            self._state.end(held, Ending(deadline_outcome(held.inference)))
+        self._publish()
+        return tuple(held.shown() for held in expired)
+
+    async def heartbeat(self, owner: str) -> tuple[Claim, ...]:
+        """See SessionStore."""
+        return tuple(held.claim() for held in self._state.running() if held.owner == owner)
+
+    async def reap(self, owner: str) -> tuple[Claim, ...]:
+        """See SessionStore."""
+        lost = [held for held in self._state.running() if held.owner != owner]
+        for held in lost:
+            held.owner, held.lease = owner, self._mint()
+        return tuple(held.claim() for held in lost)
+
+    async def get_inference(self, principal: str, inference_id: str) -> Inference:
+        """See SessionStore."""
+        return self._state.inference(principal, inference_id).shown()
+
+    async def list_inferences(
+        self, principal: str, session_id: str, states: Sequence[InferenceState], limit: int, before: int | None
+    ) -> Page[Inference]:
+        """See SessionStore."""
+        found = self._state.session(principal, session_id).inferences
+        among = [(held.key, held) for held in found if not states or held.inference.state in states]
+        page, cursor = _newest_first(among, limit, before)
+        return Page(tuple(held.shown() for held in page), cursor)
+
+    async def read_log(
+        self, principal: str, session_id: str, after: int, limit_bytes: int, inference_id: str = ""
+    ) -> LogPage:
+        """See SessionStore."""
+        held = self._state.session(principal, session_id)
+        chunks = [chunk for chunk in held.chunks if inference_id in ("", chunk.inference_id)]
+        taken, through = take_chunks(chunks, after, held.head, limit_bytes)
+        return LogPage(held.session.log, 1, held.head, taken, through)
+
+    async def get_turn(
+        self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int
+    ) -> TurnPage:
+        """See SessionStore."""
+        turns = self._state.session(principal, session_id).turns
+        wanted = len(turns) - 1 if index is None else index
+        if wanted not in range(len(turns)):
+            raise TurnNotFoundError(session_id=session_id, index=max(wanted, 0))
+        blocks = turns[wanted].blocks(view)
+        page, _ = take_page((block, len(block_content(block))) for block in blocks[offset : offset + limit])
+        reached = offset + len(page)
+        return TurnPage(turns[wanted].shown(page), reached if reached < len(blocks) else None)
+
+    async def list_turns(
+        self, principal: str, session_id: str, view: TurnView, limit: int, cursor: int | None, *, newest_first: bool
+    ) -> Page[Turn]:
+        """See SessionStore."""
+        turns = self._state.session(principal, session_id).turns
+        if newest_first:
+            wanted = [turn for turn in reversed(turns) if cursor is None or turn.turn.index <= cursor]
+        else:
+            wanted = [turn for turn in turns if cursor is None or turn.turn.index >= cursor]
+        page, _ = take_page(_with_blocks(turn, view) for turn in wanted[:limit])
+        return Page(tuple(page), wanted[len(page)].turn.index if len(page) < len(wanted) else None)
+
+    async def close(self) -> None:
+        """See SessionStore."""
+        self._open = None
+
+    def _publish(self) -> None:
+        commits, self._state.commits = self._state.commits, []
+        if commits:
+            self._on_commit(commits)
+
+
+def _read_state(session: HeldSession, line: Sequence[InLine], parent: Parent) -> SessionState:
+    index = parent.index if parent.is_fixed else len(session.turns) - 1
+    turn = session.turns[index] if index is not None and index in range(len(session.turns)) else None
+    if parent.is_fixed and index is not None and turn is None:
+        raise TurnNotFoundError(session_id=session.session.session_id, index=index)
+    return SessionState(session.shown(), tuple(place.unfinished for place in line), turn.shown() if turn else None)
+
+
+def _newest_first(held: Iterable[tuple[int, T]], limit: int, before: int | None) -> tuple[list[T], int | None]:
+    """Return a page of what has keys, and the cursor to the next one."""
+    found = sorted(((key, each) for key, each in held if before is None or key < before), key=_key, reverse=True)
+    page = found[:limit]
+    return [each for _, each in page], page[-1][0] if len(found) > limit else None
+
+
+def _key(keyed: tuple[int, object]) -> int:
+    return keyed[0]
+
+
+def _with_blocks(held: HeldTurn, view: TurnView) -> tuple[Turn, int]:
+    sizes = ((block, len(block_content(block))) for block in held.blocks(view))
+    taken, _ = take_page(((block, size), size) for block, size in sizes)
+    return held.shown(block for block, _ in taken), held.size() + sum(size for _, size in taken)

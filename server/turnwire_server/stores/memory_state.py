@@ -1,0 +1,299 @@
+"""What a MemorySessionStore holds, and how it changes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from turnwire_server.domain.errors import (
+    IdempotencyKeyReusedError,
+    InferenceNotFoundError,
+    SessionAlreadyExistsError,
+    SessionNotFoundError,
+)
+from turnwire_server.domain.event import Chunk
+from turnwire_server.domain.ids import Mint
+from turnwire_server.domain.inference import Inference, InferenceState
+from turnwire_server.domain.session import InferenceRef, NewSession, Session
+from turnwire_server.domain.transitions import Transition, end, request_cancel
+from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
+from turnwire_server.stores.base import Claim, Commit, Ending, Fenced, Idempotency, Lease, StartCommand, Unfinished
+from turnwire_server.stores.intake import (
+    IDEMPOTENCY_KEY_AGE_MIN,
+    complete_blocks,
+    encode_map,
+    new_session,
+    turn_metadata,
+)
+from turnwire_server.stores.line import InLine, Parent
+from turnwire_server.stores.log import join_chunks, stamp
+from turnwire_server.wire.event import encode_event
+
+
+@dataclass(slots=True, eq=False)
+class HeldTurn:
+    """A turn: its parent's blocks, then those of its inference. `turn` itself has none, and counts none."""
+
+    turn: Turn
+    parent: "HeldTurn | None"
+    owner: "HeldInference"
+
+    def blocks(self, view: TurnView) -> list[Block]:
+        """Return the blocks that a view has."""
+        chain: list[HeldTurn] = []
+        turn: HeldTurn | None = None if view is TurnView.BASIC else self
+        while turn:
+            chain.append(turn)
+            turn = None if view is TurnView.DELTA else turn.parent
+        return [block for each in reversed(chain) for block in each.owner.blocks]
+
+    def shown(self, blocks: Iterable[Block] = ()) -> Turn:
+        """Return the turn as it is now, with these of its blocks."""
+        return replace(self.turn, blocks=tuple(blocks), block_count=len(self.blocks(TurnView.FULL)))
+
+    def size(self) -> int:
+        """Return how many bytes the turn has, without its blocks."""
+        return len(encode_map(self.owner.command.metadata)) + len(encode_map(self.turn.data))
+
+
+@dataclass(slots=True, eq=False)
+class HeldInference:
+    """An inference, what it was asked for, and the blocks that it adds to its turn."""
+
+    key: int
+    session: "HeldSession"
+    inference: Inference
+    command: StartCommand
+    engine: str
+    parent: Parent
+    rank: int
+    blocks: list[Block]
+    turn: HeldTurn | None = None
+    owner: str = ""
+    lease: str = ""
+    position: int = 0
+    event_count: int = 0
+
+    @property
+    def is_in_line(self) -> bool:
+        """Whether it is in its session's line: active, or waiting to be."""
+        return self.inference.is_active or self.inference.state is InferenceState.QUEUED
+
+    def claim(self) -> Claim:
+        """Return the inference with its lease."""
+        lease = Lease(self.session.principal, self.inference.inference_id, self.lease)
+        return Claim(lease, self.shown(), self.engine, self.command.overrides, self.position)
+
+    def shown(self) -> Inference:
+        """Return the inference as it is now."""
+        queued = [each for each in self.session.line() if each.inference.state is InferenceState.QUEUED]
+        return replace(self.inference, queue_position=queued.index(self) + 1 if self in queued else None)
+
+
+@dataclass(slots=True, eq=False)
+class HeldSession:
+    """A session, its log, and everything that belongs to it."""
+
+    key: int
+    principal: str
+    session: Session
+    ttl: timedelta | None
+    chunks: list[Chunk] = field(default_factory=list[Chunk])
+    inferences: list[HeldInference] = field(default_factory=list[HeldInference])
+    turns: list[HeldTurn] = field(default_factory=list[HeldTurn])
+
+    @property
+    def head(self) -> int:
+        """The newest sequence of the log."""
+        return self.chunks[-1].last_sequence if self.chunks else 0
+
+    def line(self) -> list[HeldInference]:
+        """Return the unfinished inferences, the active one first."""
+        waiting = [each for each in self.inferences if each.is_in_line]
+        return sorted(waiting, key=lambda each: (not each.inference.is_active, each.rank))
+
+    def places(self) -> list[InLine]:
+        """Return the line as those see it who decide."""
+        return [
+            InLine(
+                Unfinished(each.inference.inference_id, each.inference.state, each.inference.is_active),
+                each.rank,
+                each.turn.turn.parent if each.turn else None,
+            )
+            for each in self.line()
+        ]
+
+    def shown(self) -> Session:
+        """Return the session as it is now."""
+        line = self.line()
+        active = next((each.inference for each in line if each.inference.is_active), None)
+        return replace(
+            self.session,
+            head_sequence=self.head,
+            turn_count=len(self.turns),
+            active=InferenceRef(active.session_id, active.inference_id) if active else None,
+            queued_count=sum(not each.inference.is_active for each in line),
+        )
+
+
+@dataclass(slots=True)
+class Made:
+    """What the first call with an idempotency key made."""
+
+    fingerprint: bytes
+    create_time: datetime
+    session: HeldSession
+    inference: HeldInference | None = None
+
+
+class State:
+    """Everything that the store has, and how it changes. What is committed by one call gathers in `commits`."""
+
+    def __init__(self, now: Callable[[], datetime], mint: Mint) -> None:
+        self.now = now
+        self.mint = mint
+        self.commits: list[Commit] = []
+        self.sessions: dict[tuple[str, str], HeldSession] = {}
+        self.inferences: dict[tuple[str, str], HeldInference] = {}
+        self._made: dict[tuple[str, str, str], Made] = {}
+        self._incarnation = mint()
+        self._last_key = 0
+
+    def next_key(self) -> int:
+        """Return a number that rises with every call."""
+        self._last_key += 1
+        return self._last_key
+
+    def session(self, principal: str, session_id: str) -> HeldSession:
+        """Return a session. Errors: SessionNotFoundError."""
+        held = self.sessions.get((principal, session_id))
+        if held is None:
+            raise SessionNotFoundError(session_id=session_id)
+        return held
+
+    def inference(self, principal: str, inference_id: str) -> HeldInference:
+        """Return an inference. Errors: InferenceNotFoundError."""
+        held = self.inferences.get((principal, inference_id))
+        if held is None:
+            raise InferenceNotFoundError(inference_id=inference_id)
+        return held
+
+    def leased(self, lease: Lease) -> HeldInference:
+        """Return the inference that a lease is for. Errors: Fenced."""
+        held = self.inferences.get((lease.principal, lease.inference_id))
+        if held is None or held.lease != lease.token:
+            raise Fenced
+        return held
+
+    def running(self) -> list[HeldInference]:
+        """Return the inferences that run, the oldest first."""
+        return [held for held in self.inferences.values() if held.inference.state is InferenceState.RUNNING]
+
+    def pass_gate(self, principal: str, idempotency: Idempotency | None) -> Made | None:
+        """Return what the first call with an idempotency key made, None if this is the first.
+
+        Errors: IdempotencyKeyReusedError; SessionNotFoundError, if what it made is gone.
+        """
+        made = self._made.get((principal, idempotency.rpc, idempotency.key)) if idempotency else None
+        if idempotency and made and made.fingerprint != idempotency.fingerprint:
+            raise IdempotencyKeyReusedError(rpc=idempotency.rpc)
+        if made and not self._is_kept(made.session):
+            raise SessionNotFoundError(session_id=made.session.session.session_id)
+        return made
+
+    def forget_keys(self) -> None:
+        """Forget the idempotency keys whose session is gone and that are old enough."""
+        oldest = self.now() - IDEMPOTENCY_KEY_AGE_MIN
+        for key, made in list(self._made.items()):
+            if made.create_time < oldest and not self._is_kept(made.session):
+                del self._made[key]
+
+    def _is_kept(self, held: HeldSession) -> bool:
+        return self.sessions.get((held.principal, held.session.session_id)) is held
+
+    def build_session(self, principal: str, new: NewSession) -> HeldSession:
+        """Return a new session that is not kept yet. Errors: SessionAlreadyExistsError."""
+        session = new_session(new, f"{self.mint()}.{self._incarnation}", self.mint, self.now())
+        if (principal, session.session_id) in self.sessions:
+            raise SessionAlreadyExistsError(session_id=session.session_id)
+        return HeldSession(self.next_key(), principal, session, new.ttl)
+
+    def keep(self, session: HeldSession, inference: HeldInference | None, idempotency: Idempotency | None) -> None:
+        """Keep what was made, and under which key."""
+        self.sessions[session.principal, session.session.session_id] = session
+        if inference:
+            session.inferences.append(inference)
+            self.inferences[session.principal, inference.inference.inference_id] = inference
+        if idempotency:
+            made = Made(idempotency.fingerprint, self.now(), session, inference)
+            self._made[session.principal, idempotency.rpc, idempotency.key] = made
+
+    def drop(self, session: HeldSession) -> None:
+        """Forget a session and all that belongs to it."""
+        del self.sessions[session.principal, session.session.session_id]
+        for held in session.inferences:
+            del self.inferences[session.principal, held.inference.inference_id]
+        self.commits.append(Commit(session.principal, session.session.session_id, is_deleted=True))
+
+    def open_turn(self, held: HeldInference) -> Turn:
+        """Open the turn of an inference that runs for the first time."""
+        turns = held.session.turns
+        index = len(turns) - 1 if turns else None
+        parent_index = held.parent.index if held.parent.is_fixed else index
+        parent = None if parent_index is None else turns[parent_index]
+        session_id, inference_id = held.inference.session_id, held.inference.inference_id
+        turn = Turn(
+            session_id=session_id,
+            inference_id=inference_id,
+            index=len(turns),
+            id=self.mint(),
+            state=TurnState.OPEN,
+            create_time=self.now(),
+            parent=parent_index,
+            metadata=turn_metadata(held.command.metadata, session_id, inference_id),
+            data=inherit_data(parent.turn.data if parent else {}, held.command.data),
+        )
+        held.turn = HeldTurn(turn, parent, held)
+        turns.append(held.turn)
+        return held.turn.shown()
+
+    def append(self, held: HeldInference, bodies: Sequence[bytes], state: InferenceState | None = None) -> None:
+        """Append encoded events of an inference to its session's log."""
+        session, inference = held.session, held.inference
+        chunks = join_chunks([stamp(inference.inference_id, state, bodies, session.head)])
+        first = inference.first_sequence or session.head + 1
+        session.chunks.extend(chunks)
+        held.inference = replace(inference, first_sequence=first, last_sequence=session.head)
+        held.event_count += len(bodies)
+        self.commits.append(Commit(session.principal, session.session.session_id, tuple(chunks)))
+
+    def move(self, held: HeldInference, move: Transition, before: Sequence[bytes] = ()) -> None:
+        """Take an inference through a transition; its events come after those that were still to be appended."""
+        held.inference = move.inference
+        self.append(held, [*before, *map(encode_event, move.events)], move.inference.state)
+
+    def flag_cancel(self, held: HeldInference, reason: str) -> None:
+        """Note that a cancel is requested."""
+        held.inference = request_cancel(held.inference, reason, self.now())
+
+    def end(self, held: HeldInference, ending: Ending) -> None:
+        """End an inference and close its turn; its input goes with it if it has none."""
+        now = self.now()
+        held.blocks = [*held.blocks, *complete_blocks(ending.blocks, self.mint)]
+        block_count = 0
+        if held.turn:
+            held.turn.turn = replace(held.turn.turn, state=TurnState.CLOSED, close_time=now)
+            block_count = len(held.turn.blocks(TurnView.FULL))
+        ended = end(
+            held.inference,
+            ending.outcome,
+            ending.usage,
+            now,
+            event_count=held.event_count + len(ending.events),
+            block_count=block_count,
+            model=ending.model,
+        )
+        self.move(held, ended, ending.events)
+        held.position += len(ending.events)
+        session = held.session
+        if session.ttl is not None:
+            session.session = replace(session.session, expire_time=now + session.ttl)

@@ -1,0 +1,195 @@
+"""What a SqliteSessionStore does to sessions: each function is one operation of a transaction, or one read."""
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from turnwire_server.domain.errors import (
+    IdempotencyKeyReusedError,
+    SessionAlreadyExistsError,
+    SessionBusyError,
+    SessionNotFoundError,
+)
+from turnwire_server.domain.session import NewSession, Session, SessionChange
+from turnwire_server.stores.base import Idempotency, Page
+from turnwire_server.stores.intake import (
+    IDEMPOTENCY_KEY_AGE_MIN,
+    changed_session,
+    check_revision,
+    encode_map,
+    new_session,
+)
+from turnwire_server.stores.sqlite_rows import (
+    SELECT_SESSION,
+    optional_micros,
+    session_from_row,
+    to_micros,
+)
+from turnwire_server.stores.sqlite_writer import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session as it is stored."""
+
+    key: int
+    principal: str
+    session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What the first call with an idempotency key made."""
+
+    session_id: str
+    inference_id: str
+
+
+def find_session(connection: sqlite3.Connection, principal: str, session_id: str) -> SessionRow | None:
+    """Return a session, None if there is none."""
+    where = " WHERE s.principal = ? AND s.session_id = ?"
+    row = connection.execute(SELECT_SESSION + where, (principal, session_id)).fetchone()
+    return None if row is None else SessionRow(row["key"], principal, session_from_row(row))
+
+
+def load_session(connection: sqlite3.Connection, principal: str, session_id: str) -> SessionRow:
+    """Return a session. Errors: SessionNotFoundError."""
+    found = find_session(connection, principal, session_id)
+    if found is None:
+        raise SessionNotFoundError(session_id=session_id)
+    return found
+
+
+def list_sessions(
+    connection: sqlite3.Connection, principal: str, labels: Mapping[str, str], limit: int, before: int | None
+) -> Page[Session]:
+    """See SessionStore."""
+    joins = "".join(
+        f" JOIN label l{n} ON l{n}.session = s.key AND l{n}.name = ? AND l{n}.value = ?" for n in range(len(labels))
+    )
+    filters = [text for label in labels.items() for text in label]
+    rows = connection.execute(
+        f"{SELECT_SESSION}{joins} WHERE s.principal = ? AND s.key < ? ORDER BY s.key DESC LIMIT ?",
+        (*filters, principal, 2**63 - 1 if before is None else before, limit + 1),
+    ).fetchall()
+    page = rows[:limit]
+    return Page(tuple(map(session_from_row, page)), page[-1]["key"] if len(rows) > limit else None)
+
+
+def create_session(
+    tx: Transaction, principal: str, new: NewSession, idempotency: Idempotency | None
+) -> tuple[Session, bool]:
+    """See SessionStore."""
+    if idempotency and (made := pass_gate(tx, principal, idempotency)):
+        return load_session(tx.connection, principal, made.session_id).session, False
+    created = insert_session(tx, principal, new)
+    if idempotency:
+        record_creation(tx, principal, idempotency, created, "")
+    return created.session, True
+
+
+def insert_session(tx: Transaction, principal: str, new: NewSession) -> SessionRow:
+    """Create a session. Errors: SessionAlreadyExistsError."""
+    session = new_session(new, tx.mint(), tx.mint, tx.now())
+    cursor = tx.connection.execute(
+        "INSERT INTO session (principal, session_id, log, create_time, update_time, expire_time, ttl)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (principal, session_id) DO NOTHING",
+        (
+            principal,
+            session.session_id,
+            session.log,
+            to_micros(session.create_time),
+            to_micros(session.update_time),
+            optional_micros(session.expire_time),
+            None if session.expire_time is None else to_micros(session.expire_time) - to_micros(session.create_time),
+        ),
+    )
+    if cursor.rowcount == 0:
+        raise SessionAlreadyExistsError(session_id=session.session_id)
+    _write_description(tx, cursor.lastrowid or 0, session)
+    return load_session(tx.connection, principal, session.session_id)
+
+
+def update_session(
+    tx: Transaction, principal: str, session_id: str, change: SessionChange, revision: int | None
+) -> Session:
+    """See SessionStore."""
+    row = load_session(tx.connection, principal, session_id)
+    check_revision(row.session, revision)
+    changed = changed_session(row.session, change, tx.now())
+    tx.connection.execute(
+        "UPDATE session SET revision = ?, update_time = ? WHERE key = ?",
+        (changed.revision, to_micros(changed.update_time), row.key),
+    )
+    _write_description(tx, row.key, changed)
+    return changed
+
+
+def delete_session(tx: Transaction, principal: str, session_id: str, revision: int | None, *, force: bool) -> None:
+    """See SessionStore."""
+    row = load_session(tx.connection, principal, session_id)
+    check_revision(row.session, revision)
+    first = tx.connection.execute(
+        "SELECT inference_id FROM inference WHERE session = ? AND (is_active = 1 OR state = 1)"
+        " ORDER BY is_active DESC, rank LIMIT 1",
+        (row.key,),
+    ).fetchone()
+    if first is not None and not force:
+        raise SessionBusyError(session_id=session_id, inference_id=first["inference_id"])
+    tx.connection.execute("DELETE FROM session WHERE key = ?", (row.key,))
+    tx.forget(row.key, principal, session_id)
+
+
+def pass_gate(tx: Transaction, principal: str, idempotency: Idempotency) -> Created | None:
+    """Take an idempotency key; return what its first use made, None if this is the first.
+
+    Errors: IdempotencyKeyReusedError; SessionNotFoundError, if what it made is gone.
+    """
+    cursor = tx.connection.execute(
+        "INSERT INTO idempotency (principal, rpc, key, fingerprint, create_time) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (principal, rpc, key) DO NOTHING",
+        (principal, idempotency.rpc, idempotency.key, idempotency.fingerprint, to_micros(tx.now())),
+    )
+    if cursor.rowcount == 1:
+        return None
+    row = tx.connection.execute(
+        "SELECT fingerprint, session, session_id, inference_id FROM idempotency"
+        " WHERE principal = ? AND rpc = ? AND key = ?",
+        (principal, idempotency.rpc, idempotency.key),
+    ).fetchone()
+    if row["fingerprint"] != idempotency.fingerprint:
+        raise IdempotencyKeyReusedError(rpc=idempotency.rpc)
+    if row["session"] is None:
+        raise SessionNotFoundError(session_id=row["session_id"])
+    return Created(row["session_id"], row["inference_id"])
+
+
+def record_creation(
+    tx: Transaction, principal: str, idempotency: Idempotency, row: SessionRow, inference_id: str
+) -> None:
+    """Record what the call with an idempotency key made."""
+    tx.connection.execute(
+        "UPDATE idempotency SET session = ?, session_id = ?, inference_id = ?"
+        " WHERE principal = ? AND rpc = ? AND key = ?",
+        (row.key, row.session.session_id, inference_id, principal, idempotency.rpc, idempotency.key),
+    )
+
+
+def purge_idempotency(tx: Transaction) -> None:
+    """Forget the keys whose session is gone and that are old enough."""
+    oldest = to_micros(tx.now() - IDEMPOTENCY_KEY_AGE_MIN)
+    tx.connection.execute("DELETE FROM idempotency WHERE session IS NULL AND create_time < ?", (oldest,))
+
+
+def _write_description(tx: Transaction, key: int, session: Session) -> None:
+    tx.connection.execute(
+        "INSERT INTO description (session, display_name, profile, metadata) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (session) DO UPDATE SET display_name = excluded.display_name,"
+        " profile = excluded.profile, metadata = excluded.metadata",
+        (key, session.display_name, session.profile, encode_map(session.metadata)),
+    )
+    tx.connection.execute("DELETE FROM label WHERE session = ?", (key,))
+    tx.connection.executemany(
+        "INSERT INTO label (session, name, value) VALUES (?, ?, ?)",
+        [(key, name, value) for name, value in session.labels.items()],
+    )

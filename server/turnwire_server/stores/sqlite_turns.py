@@ -1,0 +1,204 @@
+"""Turns and blocks of a SqliteSessionStore: a turn is its parent plus the blocks of its inference."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+
+from turnwire_server.domain.errors import TurnNotFoundError
+from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
+from turnwire_server.stores.base import Page, TurnPage
+from turnwire_server.stores.intake import block_content, complete_blocks, decode_map, encode_map, turn_metadata
+from turnwire_server.stores.line import Parent
+from turnwire_server.stores.log import take_page
+from turnwire_server.stores.sqlite_rows import (
+    InferenceRow,
+    from_micros,
+    optional_moment,
+    store_payload,
+    to_micros,
+)
+from turnwire_server.stores.sqlite_sessions import load_session
+from turnwire_server.stores.sqlite_writer import Transaction
+from turnwire_server.wire.turn import decode_block
+
+_SELECT_TURN = """
+    SELECT t.*, s.session_id, i.inference_id, i.block_count AS own_count,
+        m.content AS metadata_text, d.content AS data_text
+    FROM turn t JOIN session s ON s.key = t.session JOIN inference i ON i.key = t.inference
+        JOIN payload m ON m.key = t.metadata JOIN payload d ON d.key = t.data"""
+
+_SELECT_CHAIN = """
+    WITH RECURSIVE chain (parent, inference, first_block) AS (
+        SELECT parent, inference, first_block FROM turn WHERE session = :session AND turn_index = :index
+        UNION ALL
+        SELECT t.parent, t.inference, t.first_block FROM chain c
+            JOIN turn t ON t.session = :session AND t.turn_index = c.parent WHERE c.first_block > :start
+    )
+    SELECT inference, first_block FROM chain WHERE first_block < :stop ORDER BY first_block"""
+
+_SELECT_BLOCKS = """
+    SELECT b.id, p.content FROM block b JOIN payload p ON p.key = b.payload
+    WHERE b.inference = ? AND b.ordinal >= ? AND b.ordinal < ? ORDER BY b.ordinal"""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRow:
+    """A turn as it is stored, without blocks. `first_block` counts those that it has from its parent."""
+
+    session: int
+    first_block: int
+    turn: Turn
+    size: int
+
+    def bounds(self, view: TurnView) -> tuple[int, int]:
+        """Return which of the turn's blocks a view has."""
+        if view is TurnView.BASIC:
+            return 0, 0
+        return self.first_block if view is TurnView.DELTA else 0, self.turn.block_count
+
+
+def find_turn(connection: sqlite3.Connection, session: int, index: int) -> TurnRow | None:
+    """Return a turn without its blocks, None if there is none."""
+    where = " WHERE t.session = ? AND t.turn_index = ?"
+    row = connection.execute(_SELECT_TURN + where, (session, index)).fetchone()
+    return None if row is None else _turn_from_row(row)
+
+
+def get_turn(
+    connection: sqlite3.Connection,
+    principal: str,
+    session_id: str,
+    index: int | None,
+    view: TurnView,
+    offset: int,
+    limit: int,
+) -> TurnPage:
+    """See SessionStore."""
+    found = load_session(connection, principal, session_id)
+    wanted = found.session.turn_count - 1 if index is None else index
+    row = find_turn(connection, found.key, wanted)
+    if row is None:
+        raise TurnNotFoundError(session_id=session_id, index=max(wanted, 0))
+    first, stop = row.bounds(view)
+    start = first + offset
+    blocks, _ = take_page(_read_blocks(connection, row, start, min(stop, start + limit)))
+    reached = offset + len(blocks)
+    turn = replace(row.turn, blocks=tuple(blocks))
+    return TurnPage(turn, reached if first + reached < stop else None)
+
+
+def list_turns(
+    connection: sqlite3.Connection,
+    principal: str,
+    session_id: str,
+    view: TurnView,
+    limit: int,
+    cursor: int | None,
+    *,
+    newest_first: bool,
+) -> Page[Turn]:
+    """See SessionStore."""
+    found = load_session(connection, principal, session_id)
+    start = cursor if cursor is not None else (found.session.turn_count - 1 if newest_first else 0)
+    comparison, order = ("<=", "DESC") if newest_first else (">=", "ASC")
+    rows = connection.execute(
+        f"{_SELECT_TURN} WHERE t.session = ? AND t.turn_index {comparison} ? ORDER BY t.turn_index {order} LIMIT ?",
+        (found.key, start, limit + 1),
+    )
+    sized = (_with_blocks(connection, _turn_from_row(row), view) for row in islice(rows, limit))
+    turns, is_cut = take_page(sized)
+    has_more = is_cut or next(rows, None) is not None
+    step = -1 if newest_first else 1
+    return Page(tuple(turns), turns[-1].index + step if has_more else None)
+
+
+def add_blocks(tx: Transaction, principal: str, inference: int, count: int, blocks: Sequence[Block]) -> int:
+    """Add blocks to the `count` that an inference has; return how many it has now."""
+    for ordinal, block in enumerate(complete_blocks(blocks, tx.mint), count):
+        payload = store_payload(tx.connection, principal, block_content(block))
+        tx.connection.execute(
+            "INSERT INTO block (inference, ordinal, id, payload) VALUES (?, ?, ?, ?)",
+            (inference, ordinal, block.id, payload),
+        )
+    tx.connection.execute("UPDATE inference SET block_count = ? WHERE key = ?", (count + len(blocks), inference))
+    return count + len(blocks)
+
+
+def open_turn(tx: Transaction, row: InferenceRow, command: sqlite3.Row, now: datetime) -> Turn:
+    """Open the turn of an inference that runs for the first time."""
+    [session] = tx.connection.execute(
+        "UPDATE session SET turn_count = turn_count + 1 WHERE key = ? RETURNING turn_count", (row.session,)
+    ).fetchall()
+    index = session["turn_count"] - 1
+    chosen = Parent(bool(command["is_parent_fixed"]), command["parent"])
+    parent_index = chosen.index if chosen.is_fixed else (index - 1 if index else None)
+    parent = None if parent_index is None else find_turn(tx.connection, row.session, parent_index)
+    data = inherit_data(parent.turn.data if parent else {}, decode_map(command["data"]))
+    turn_id = tx.mint()
+    tx.connection.execute(
+        "INSERT INTO turn (session, turn_index, parent, id, inference, first_block, metadata, data, create_time)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            row.session,
+            index,
+            parent_index,
+            turn_id,
+            row.key,
+            parent.turn.block_count if parent else 0,
+            store_payload(tx.connection, row.principal, command["metadata"]),
+            store_payload(tx.connection, row.principal, encode_map(data)),
+            to_micros(now),
+        ),
+    )
+    opened = find_turn(tx.connection, row.session, index)
+    assert opened is not None  # it was inserted above
+    return opened.turn
+
+
+def close_turn(tx: Transaction, row: InferenceRow, block_count: int, now: datetime) -> int:
+    """Close the turn of an inference, if it has one; return how many blocks it has."""
+    closed = tx.connection.execute(
+        "UPDATE turn SET close_time = ? WHERE inference = ? RETURNING first_block", (to_micros(now), row.key)
+    ).fetchall()
+    if closed:
+        return int(closed[0]["first_block"]) + block_count
+    tx.connection.execute("DELETE FROM block WHERE inference = ?", (row.key,))  # input that no turn will have
+    return 0
+
+
+def _turn_from_row(row: sqlite3.Row) -> TurnRow:
+    own = decode_map(row["metadata_text"])
+    turn = Turn(
+        session_id=row["session_id"],
+        inference_id=row["inference_id"],
+        index=row["turn_index"],
+        id=row["id"],
+        state=TurnState.OPEN if row["close_time"] is None else TurnState.CLOSED,
+        create_time=from_micros(row["create_time"]),
+        parent=row["parent"],
+        block_count=row["first_block"] + row["own_count"],
+        metadata=turn_metadata(own, row["session_id"], row["inference_id"]),
+        data=decode_map(row["data_text"]),
+        close_time=optional_moment(row["close_time"]),
+    )
+    return TurnRow(row["session"], row["first_block"], turn, len(row["metadata_text"]) + len(row["data_text"]))
+
+
+def _with_blocks(connection: sqlite3.Connection, row: TurnRow, view: TurnView) -> tuple[Turn, int]:
+    blocks = _read_blocks(connection, row, *row.bounds(view))
+    taken, _ = take_page(((block, size), size) for block, size in blocks)
+    turn = replace(row.turn, blocks=tuple(block for block, _ in taken))
+    return turn, row.size + sum(size for _, size in taken)
+
+
+def _read_blocks(connection: sqlite3.Connection, row: TurnRow, start: int, stop: int) -> Iterator[tuple[Block, int]]:
+    """Yield the blocks at the positions [start, stop) of a turn, with their sizes, walking only as far as needed."""
+    if start >= stop:
+        return
+    bounds = {"session": row.session, "index": row.turn.index, "start": start, "stop": stop}
+    for link in connection.execute(_SELECT_CHAIN, bounds):
+        first = link["first_block"]
+        for block in connection.execute(_SELECT_BLOCKS, (link["inference"], max(start - first, 0), stop - first)):
+            yield replace(decode_block(block["content"]), id=block["id"]), len(block["content"])
