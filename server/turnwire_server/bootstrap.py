@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -55,7 +55,7 @@ class Server:
 
 
 @asynccontextmanager
-async def running_server(settings: Settings, bus: Bus | None = None) -> AsyncIterator[Server]:
+async def running_server(settings: Settings, bus: Bus | None = None) -> AsyncGenerator[Server]:
     """Run a server, on a bus of its own unless one is handed in; it drains at the end of the block.
 
     Errors: ConfigError; OSError when the address or the store's file cannot be used.

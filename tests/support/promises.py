@@ -16,7 +16,7 @@ class Watch:
 
     session_id: str
     inference_id: str = ""
-    events: list[event_pb2.Event] = field(default_factory=list)
+    events: list[event_pb2.Event] = field(default_factory=list[event_pb2.Event])
     position: int = 0
     log: str = ""
     end: int = 0

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from turnwire.testing.v1 import script_pb2
 from turnwire.v1 import inference_pb2, inference_service_pb2, session_service_pb2, turn_pb2
@@ -18,10 +18,12 @@ from turnwire.v1.inference_service_pb2_grpc import InferenceServiceStub
 from turnwire.v1.session_service_pb2_grpc import SessionServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from turnwire.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
     from turnwire.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+
+Detail = TypeVar("Detail", bound=Message)
 
 TERMINAL = (
     inference_pb2.INFERENCE_STATE_SUCCEEDED,
@@ -56,11 +58,10 @@ class Stubs:
 
 
 @asynccontextmanager
-async def connect(address: str) -> AsyncIterator[Stubs]:
+async def connect(address: str) -> AsyncGenerator[Stubs]:
     """Connect to a server."""
     async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        inference = cast("InferenceServiceAsyncStub", InferenceServiceStub(channel))
-        yield Stubs(channel, inference, cast("SessionServiceAsyncStub", SessionServiceStub(channel)))
+        yield Stubs(channel, InferenceServiceStub(channel), SessionServiceStub(channel))
 
 
 def start_request(session_id: str, text: str = "hello", **fields: Any) -> inference_service_pb2.StartInferenceRequest:
@@ -84,12 +85,14 @@ def script(*steps: Mapping[str, Any], pace: str = "", delta_length: int = 0, **c
 
 def status_of(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     """Return the google.rpc.Status of a failed rpc."""
-    status = rpc_status.from_call(error)  # pyright: ignore[reportArgumentType] - the stubs know the sync call only
-    assert status is not None, f"no details: {error}"
-    return status
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    msg = f"no details: {error}"
+    raise AssertionError(msg)
 
 
-def detail(error: grpc.aio.AioRpcError, kind: type[Any]) -> Any:
+def detail(error: grpc.aio.AioRpcError, kind: type[Detail]) -> Detail:
     """Return the detail of a kind of a failed rpc."""
     for packed in status_of(error).details:
         found = kind()

@@ -7,7 +7,7 @@ and slows nobody (promise: Bounded).
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from turnwire_server.domain.event import Chunk
@@ -104,7 +104,7 @@ class Fanout:
                 topic.publish(commit.chunks)
 
     @contextmanager
-    def watch(self, principal: str, session_id: str) -> Iterator[Topic]:
+    def watch(self, principal: str, session_id: str) -> Generator[Topic]:
         """Watch a session. What is committed from now on reaches the topic: read the store after entering."""
         key = (principal, session_id)
         topic = self._topics.get(key)

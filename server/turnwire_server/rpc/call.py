@@ -128,4 +128,5 @@ async def _abort(context: Context, method: MethodDescriptor, error: Exception) -
         log.error("rpc crashed", rpc=method.name, exc_info=error)
         error = InternalError()
     if isinstance(error, TurnwireError):
-        await context.abort_with_status(rpc_status.to_status(to_status(error)))
+        status = rpc_status.to_status(to_status(error))  # pyright: ignore[reportUnknownMemberType] - half typed
+        await context.abort_with_status(status)

@@ -6,7 +6,7 @@ bound to the task, not passed along.
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Literal, cast
 
@@ -52,7 +52,7 @@ def logger() -> FilteringBoundLogger:
 
 
 @contextmanager
-def bound_to(session_id: str = "", inference_id: str = "", **more: str) -> Iterator[None]:
+def bound_to(session_id: str = "", inference_id: str = "", **more: str) -> Generator[None]:
     """Give every line that the present task writes inside these identities; empty ones are left out."""
     named = {"session_id": session_id, "inference_id": inference_id, **more}
     with bound_contextvars(**{name: value for name, value in named.items() if value}):

@@ -1,0 +1,189 @@
+"""What a command says: JSON for programs, tables and streams for people."""
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from turnwire.v1 import event_pb2
+from turnwire.v1.event_pb2 import Event
+from turnwire.v1.inference_pb2 import FinishClass, Inference, InferenceState
+from turnwire.v1.turn_pb2 import Block, BlockStatus, Turn, TurnState
+
+# What is piped is not cut at a width.
+PIPED_WIDTH = 100_000
+
+stdout = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, emoji=False, highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
+
+STATE_STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow"}
+
+
+def to_dict(message: Message) -> dict[str, Any]:
+    """A message as ProtoJSON with the contract's own field names."""
+    found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    return found
+
+
+def print_json(value: Message | dict[str, Any]) -> None:
+    """One JSON object on one line."""
+    content = to_dict(value) if isinstance(value, Message) else value
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+def plain(text: object) -> str:
+    """Text as it is: nothing in it is markup, and no model gets to steer the terminal."""
+    return escape(str(text).replace("\x1b", "\N{SYMBOL FOR ESCAPE}"))
+
+
+def print_line(text: str = "", style: str | None = None) -> None:
+    """One line of plain text."""
+    stdout.print(plain(text), style=style)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table without lines, so that it can be cut and pasted."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=True, overflow="fold")
+    for row in rows:
+        table.add_row(*(plain(cell) for cell in row))
+    stdout.print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, object]]) -> None:
+    """Names and values, one pair per line; empty values are left out."""
+    shown = [(name, str(value)) for name, value in facts if value not in {"", None}]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        stdout.print(f"[bold]{name:<{width}}[/]  {plain(value)}")
+
+
+def state_name(state: InferenceState.ValueType) -> str:
+    """The state without its prefix; its number when it is of a newer contract."""
+    return _name(InferenceState, state, "INFERENCE_STATE_")
+
+
+def turn_state_name(state: TurnState.ValueType) -> str:
+    """The turn's state without its prefix."""
+    return _name(TurnState, state, "TURN_STATE_")
+
+
+def finish_name(finish: FinishClass.ValueType) -> str:
+    """The finish class without its prefix, empty when it is not set."""
+    return _name(FinishClass, finish, "FINISH_CLASS_") if finish else ""
+
+
+def usage_line(inference: Inference) -> str:
+    """The tokens used, in words."""
+    usage = inference.usage
+    words = f"{usage.input_tokens} in, {usage.output_tokens} out"
+    words += f", {usage.cached_tokens} cached" if usage.cached_tokens else ""
+    return words + (f", {usage.reasoning_tokens} reasoning" if usage.reasoning_tokens else "")
+
+
+def print_inference(inference: Inference) -> None:
+    """An inference, for people."""
+    state = state_name(inference.state)
+    finish = finish_name(inference.finish_class)
+    print_facts(
+        [
+            ("inference_id", inference.inference_id),
+            ("session_id", inference.session_id),
+            ("state", f"{state} ({finish})" if finish else state),
+            ("error", inference.error.message if inference.HasField("error") else ""),
+            ("profile", inference.profile),
+            ("model", inference.model),
+            ("usage", usage_line(inference)),
+            ("events", f"{inference.first_sequence} to {inference.last_sequence}"),
+        ]
+    )
+
+
+def print_turn(turn: Turn) -> None:
+    """A turn with its blocks, for people."""
+    parent = f", built on {turn.parent}" if turn.HasField("parent") else ""
+    print_line(f"turn {turn.index} ({turn_state_name(turn.state)}{parent}), inference {turn.inference_id}", "bold")
+    for block in turn.blocks:
+        incomplete = " (incomplete)" if block.status == BlockStatus.BLOCK_STATUS_INCOMPLETE else ""
+        print_line(f"\n{block.WhichOneof('kind') or 'unknown'}{incomplete}", "cyan")
+        print_line(block_text(block), "dim italic" if block.HasField("reasoning") else None)
+
+
+def block_text(block: Block) -> str:
+    """What a block says."""
+    kind = block.WhichOneof("kind")
+    if kind == "tool_call":
+        return f"{block.tool_call.name}({block.tool_call.args})"
+    if kind == "tool_use":
+        return block.tool_use.result or block.tool_use.error.message
+    if kind == "other":
+        return f"{block.other.type}, {len(block.other.payload)} bytes"
+    text = str(getattr(getattr(block, kind), "text", "")) if kind else ""
+    images = f" [{len(block.user.images)} images]" if block.user.images else ""
+    return text + images
+
+
+def sem_name(event: Event) -> str:
+    """The SEM name of an event's variant; `?` for one that this version does not know."""
+    field = event.WhichOneof("payload")
+    if field is None:
+        return "?"
+    return str(event.DESCRIPTOR.fields_by_name[field].GetOptions().Extensions[event_pb2.sem])
+
+
+def event_line(event: Event) -> str:
+    """An event on one line: its sequence, its name and what is in it."""
+    field = event.WhichOneof("payload")
+    content = to_dict(getattr(event, field)) if field else {}
+    return f"{event.sequence:>6}  {sem_name(event):<22}  {json.dumps(content, ensure_ascii=False)}"
+
+
+class Transcript:
+    """Writes what a model says while it says it: reasoning dimmed, then text."""
+
+    def __init__(self) -> None:
+        self._entity = ""
+
+    def show(self, event: Event) -> None:
+        """Writes what the event adds, if anything."""
+        if event.HasField("llm_delta"):
+            self._write(event.entity, event.llm_delta.delta, None)
+        elif event.HasField("llm_thinking_delta"):
+            self._write(event.entity, event.llm_thinking_delta.delta, "dim italic")
+        elif event.HasField("tool_call"):
+            self._write(event.entity, f"[{event.tool_call.call.name}({event.tool_call.call.args})]", "cyan")
+        elif event.HasField("inference_attempt_lost"):
+            self._write(event.entity, "[the server was lost; what follows starts anew]", "yellow")
+
+    def end(self) -> None:
+        """Ends the last line."""
+        if self._entity:
+            print_line()
+        self._entity = ""
+
+    def _write(self, entity: str, text: str, style: str | None) -> None:
+        if self._entity and self._entity != entity:
+            print_line("\n")
+        self._entity = entity or "-"
+        stdout.print(plain(text), style=style, end="")
+        stdout.file.flush()
+
+
+def print_end(inference: Inference) -> None:
+    """How an inference ended, on one line."""
+    state = state_name(inference.state)
+    style = STATE_STYLES.get(state, "bold")
+    finish = finish_name(inference.finish_class)
+    stdout.print(f"[{style}]{state}[/] {plain(f'{finish}; {usage_line(inference)} tokens')}")
+
+
+def _name(enum: Any, number: int, prefix: str) -> str:
+    return str(enum.Name(number)).removeprefix(prefix) if number in enum.values() else str(number)

@@ -1,0 +1,267 @@
+"""The command line, as a shell sees it: a process, its output and its exit code."""
+
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.server import server_on
+
+CLI = [sys.executable, "-m", "turnwire_client.cli"]
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+SECONDS_MAX = 60
+
+
+def turnwire(
+    *arguments: str, target: str = "", stdin: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TURNWIRE_TARGET": target} if target else dict(os.environ)
+    return subprocess.run(
+        [*CLI, *arguments],
+        env=environment,
+        input=stdin,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+
+
+def as_json(*arguments: str, target: str) -> dict[str, Any]:
+    """The one object that a command wrote; nothing else was."""
+    done = turnwire(*arguments, "--json", target=target)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_start_wait_and_look(server_address: str) -> None:
+    started = as_json("start", "Hello there", "--profile", "scripted", target=server_address)
+    assert started["created"] is True
+    session_id, inference_id = started["inference"]["session_id"], started["inference"]["inference_id"]
+    ended = as_json("wait", inference_id, target=server_address)
+    assert ended["inference"]["state"] == "INFERENCE_STATE_SUCCEEDED"
+    assert ended["turn"]["blocks"][-1]["llm_text"]["text"] == "Hello there"
+    assert as_json("sessions", "show", session_id, target=server_address)["session"]["turn_count"] == 1
+    assert as_json("turns", "show", session_id, target=server_address)["turn"]["inference_id"] == inference_id
+    assert len(as_json("turns", "list", session_id, target=server_address)["turns"]) == 1
+    listed = as_json("sessions", "list", target=server_address)["sessions"]
+    assert session_id in [session["session_id"] for session in listed]
+
+    for arguments in (("sessions", "list"), ("sessions", "show", session_id), ("turns", "list", session_id)):
+        done = turnwire(*arguments, target=server_address)
+        assert done.returncode == 0
+        assert session_id in done.stdout or inference_id in done.stdout
+    done = turnwire("wait", inference_id, target=server_address)
+    assert done.stdout.splitlines()[0] == "Hello there"
+    assert "Hello there" in turnwire("turns", "show", session_id, "0", target=server_address).stdout
+
+    assert as_json("sessions", "delete", session_id, target=server_address)["deleted"] is True
+    gone = turnwire("sessions", "show", session_id, target=server_address)
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert "SESSION_NOT_FOUND" in gone.stderr
+    assert "sessions list" in gone.stderr
+
+
+def test_watch_writes_one_event_per_line(server_address: str) -> None:
+    started = as_json("start", "Hello there", "--profile", "scripted", target=server_address)["inference"]
+    arguments = ("watch", started["session_id"], "--inference", started["inference_id"], "--until", "inference_end")
+    done = turnwire(*arguments, "--json", target=server_address)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [int(event["sequence"]) for event in events] == list(range(1, len(events) + 1))
+    assert "succeeded" in events[-1]["inference_finished"]
+    lines = turnwire(*arguments, target=server_address).stdout.splitlines()
+    assert [line.split()[:2] for line in (lines[0], lines[-1])] == [
+        ["1", "inference.queued"],
+        [str(len(events)), "inference.finished"],
+    ]
+    assert len(lines) == len(events)
+    rest = turnwire(*arguments, "--after", "3", "--json", target=server_address).stdout.splitlines()
+    assert rest == done.stdout.splitlines()[3:]
+
+
+def test_chat_reads_a_pipe_and_continues_the_session(server_address: str) -> None:
+    done = turnwire("chat", "--profile", "scripted", stdin="first thing\n\nsecond thing\n", target=server_address)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("first thing") < done.stdout.index("second thing")
+    session_id = UUID.findall(done.stdout)[-1]
+    again = turnwire(
+        "chat", "--session", session_id, "--profile", "scripted", "--json", stdin="third\n", target=server_address
+    )
+    assert all("sequence" in json.loads(line) for line in again.stdout.splitlines())
+    assert as_json("sessions", "show", session_id, target=server_address)["session"]["turn_count"] == 3
+
+
+@pytest.fixture(scope="module")
+def hanging_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server whose default profile says a little and then nothing."""
+    directory = tmp_path_factory.mktemp("hanging")
+    profiles = directory / "profiles.yaml"
+    entries = {
+        name: {"engine": "scripted", "engine_options": {"script": {"calls": [{"steps": steps}]}}}
+        for name, steps in {
+            "hanging": [{"text": {"text": "So far so good"}}, {"hang": {}}],
+            "stubborn": [{"text": {"text": "So far so good"}}, {"hang": {"ignore_cancel": True}}],
+        }.items()
+    }
+    profiles.write_text(json.dumps({"profiles": entries, "default": "hanging"}))
+    with server_on(directory / "turnwire.db", "--profiles", str(profiles), "--drain-grace-seconds", "0") as server:
+        yield server.address
+
+
+def test_cancel_and_the_exit_codes_of_ends(hanging_server: str) -> None:
+    started = as_json("start", "Hello", target=hanging_server)["inference"]
+    unfinished = turnwire("wait", started["inference_id"], "--timeout", "0", target=hanging_server)
+    assert unfinished.returncode == 6
+    busy = turnwire("start", "Hello", "--session", started["session_id"], target=hanging_server)
+    assert busy.returncode == 1
+    assert f"cancel {started['inference_id']}" in busy.stderr
+    as_json("cancel", "--session", started["session_id"], "--reason", "enough", target=hanging_server)
+    cancelled = turnwire("wait", started["inference_id"], target=hanging_server)
+    assert cancelled.returncode == 5
+    assert "enough" in cancelled.stderr
+    failed = turnwire("start", "Hello", "--timeout", "0.2", "--follow", target=hanging_server)
+    assert failed.returncode == 4
+    assert "So far so good" in failed.stdout
+    assert "DEADLINE_EXCEEDED" in failed.stderr
+
+
+class Terminal:
+    """A process on a terminal, read as far as some text."""
+
+    def __init__(self, *arguments: str, target: str) -> None:
+        self._end, child = pty.openpty()
+        environment = {**os.environ, "TURNWIRE_TARGET": target, "TERM": "dumb", "COLUMNS": "200"}
+        self.process = subprocess.Popen([*CLI, *arguments], stdin=child, stdout=child, stderr=child, env=environment)
+        os.close(child)
+        self._written = ""
+
+    def read_until(self, text: str) -> str:
+        """What was written up to this text, which the test's timeout bounds."""
+        while text not in self._written:
+            try:
+                self._written += os.read(self._end, 4096).decode(errors="replace")
+            except OSError:  # the process has ended
+                break
+        before, found, self._written = self._written.partition(text)
+        assert found, before
+        return before + found
+
+    def type(self, text: str) -> None:
+        os.write(self._end, text.encode())
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def wait(self) -> int:
+        code = self.process.wait(SECONDS_MAX)
+        os.close(self._end)
+        return code
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_session(hanging_server: str) -> None:
+    terminal = Terminal("chat", target=hanging_server)
+    session_id = UUID.findall(terminal.read_until("> "))[0]
+    for _ in range(2):
+        terminal.type("Hello\n")
+        terminal.read_until("So far so good")
+        terminal.interrupt()
+        terminal.read_until("CANCELLED")
+        terminal.read_until("> ")
+    terminal.type("\x04")  # Ctrl-D
+    assert f"chat --session {session_id}" in terminal.read_until(session_id)
+    assert terminal.wait() == 0
+    session = as_json("sessions", "show", session_id, target=hanging_server)["session"]
+    assert session["turn_count"] == 2
+    assert "active" not in session
+
+
+def test_a_second_ctrl_c_leaves(hanging_server: str) -> None:
+    terminal = Terminal("chat", "--profile", "stubborn", target=hanging_server)
+    terminal.read_until("> ")
+    terminal.type("Hello\n")
+    terminal.read_until("So far so good")
+    terminal.interrupt()
+    terminal.read_until("again leaves")
+    terminal.interrupt()
+    terminal.read_until("chat --session ")
+    assert terminal.wait() == 0
+
+
+def test_ctrl_c_ends_a_watch_and_tells_where_to_go_on(hanging_server: str) -> None:
+    started = as_json("start", "Hello", target=hanging_server)["inference"]
+    terminal = Terminal("watch", started["session_id"], target=hanging_server)
+    terminal.read_until("So far so good")
+    terminal.interrupt()
+    assert started["session_id"] in terminal.read_until("--log")
+    assert terminal.wait() == 130
+
+
+def test_what_is_wrong_is_told_with_what_to_do() -> None:
+    nobody = turnwire("sessions", "list", "--target", "127.0.0.1:1")
+    assert nobody.returncode == 3
+    assert "serve" in nobody.stderr
+    assert "--target" in nobody.stderr
+    assert turnwire("watch").returncode == 2
+    assert turnwire("watch", "s", "--until", "inference_end").returncode == 2
+    assert turnwire("cancel").returncode == 2
+
+
+def test_every_command_has_help_and_json() -> None:
+    commands = [["start"], ["chat"], ["watch"], ["wait"], ["cancel"], ["demo"]]
+    commands += [
+        ["sessions", "list"],
+        ["sessions", "show"],
+        ["sessions", "delete"],
+        ["turns", "list"],
+        ["turns", "show"],
+    ]
+    for command in commands:
+        done = turnwire(*command, "--help")
+        assert done.returncode == 0
+        assert "--json" in done.stdout
+    assert "--store" in turnwire("serve", "--help").stdout
+
+
+def test_demo_and_the_commands_it_prints(tmp_path: Path) -> None:
+    done = turnwire("demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    for words in ("They ask about resuming", "each event once, in order", "SUCCEEDED", "29 reasoning"):
+        assert words in done.stdout
+    commands = [line.strip() for line in done.stdout.splitlines() if "turnwire_client.cli" in line]
+    assert len(commands) == 4
+    assert commands[0].endswith("serve --store .turnwire-demo/turnwire.db")
+    with server_on(tmp_path / ".turnwire-demo" / "turnwire.db") as server:
+        environment = {**os.environ, "TURNWIRE_TARGET": server.address}
+        for command in commands[1:]:
+            again = subprocess.run(
+                shlex.split(command),
+                cwd=tmp_path,
+                env=environment,
+                input="Thank you\n",
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert "each event once" in again.stdout or "Thank you" in again.stdout
+
+
+def test_demo_in_json(tmp_path: Path) -> None:
+    done = turnwire("demo", "--dir", str(tmp_path / "here"), "--json")
+    assert done.returncode == 0, done.stderr
+    *events, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [int(event["sequence"]) for event in events] == list(range(1, len(events) + 1))
+    assert last["inference"]["state"] == "INFERENCE_STATE_SUCCEEDED"
+    assert len(last["commands"]) == 4
