@@ -178,10 +178,12 @@ class FakeStore:
         inference.start_time.CopyFrom(inference.create_time)
         session.inferences[inference.inference_id] = inference
         blocks = [*inherited, *(_identified(block) for block in request.input)]
-        self._run(session, inference, parent, blocks)
+        self._run(session, inference, parent, blocks, len(inherited))
         return session, inference
 
-    def _run(self, session: FakeSession, inference: Inference, parent: int, blocks: list[Block]) -> None:
+    def _run(
+        self, session: FakeSession, inference: Inference, parent: int, blocks: list[Block], inherited: int
+    ) -> None:
         script = self.scripts.popleft() if self.scripts else Script()
         key = inference.inference_id
         session.proto.active.CopyFrom(InferenceRef(session_id=session.proto.session_id, inference_id=key))
@@ -194,6 +196,8 @@ class FakeStore:
             state=TurnState.TURN_STATE_OPEN,
             blocks=blocks,
             block_count=len(blocks),
+            inherited_block_count=inherited,
+            given_block_count=len(blocks),
         )
         session.turns.append(turn)
         session.proto.turn_count = len(session.turns)

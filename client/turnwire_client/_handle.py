@@ -56,13 +56,15 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The answer: the text blocks after the last block that is not the model's own, joined. May be partial."""
+        """The answer: the text that the inference produced, after its last tool's answer, joined. May be partial."""
+        if self.turn is None:
+            return ""
+        produced = self.turn.block_count - self.turn.given_block_count
         pieces: list[str] = []
-        for block in self.turn.blocks if self.turn is not None else ():
-            kind = block.WhichOneof("kind")
-            if kind in {"user", "system", "tool_use"}:
+        for block in self.turn.blocks[-produced:] if produced else ():
+            if block.HasField("tool_use"):
                 pieces.clear()
-            elif kind == "llm_text":
+            elif block.HasField("llm_text"):
                 pieces.append(block.llm_text.text)
         return "".join(pieces)
 

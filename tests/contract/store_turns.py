@@ -27,6 +27,7 @@ class TurnPromises:
         assert (turn.state, turn.create_time, turn.close_time, turn.parent) == (TurnState.OPEN, harness.now, None, None)
         assert texts(turn) == ["a"]
         assert turn.block_count == 1
+        assert (turn.inherited_block_count, turn.given_block_count) == (0, 1)
         await harness.finish(claim, 0, llm("b"))
         closed = await harness.full("s", 0)
         assert (closed.id, closed.state) == (turn.id, TurnState.CLOSED)
@@ -48,6 +49,7 @@ class TurnPromises:
         assert (last.index, last.parent) == (2, 1)
         assert texts(last) == ["q0", "a0", "q1", "a1", "q2", "a2"]
         assert last.block_count == 6
+        assert (last.inherited_block_count, last.given_block_count) == (4, 5)
         before = await harness.full("s", 1)
         assert last.blocks[:4] == before.blocks
         ids = [block.id for block in last.blocks]

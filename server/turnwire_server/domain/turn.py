@@ -124,7 +124,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn, with as many of its blocks as were asked for; `block_count` counts all of them."""
+    """One turn, with as many of its blocks as were asked for.
+
+    `block_count` counts all of them, `inherited_block_count` those of the parent, `given_block_count` those and the input.
+    """
 
     session_id: str
     inference_id: str
@@ -138,6 +141,8 @@ class Turn:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     data: Mapping[str, str] = field(default_factory=dict[str, str])
     close_time: datetime | None = None
+    inherited_block_count: int = 0
+    given_block_count: int = 0
 
 
 def inherit_data(parent: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

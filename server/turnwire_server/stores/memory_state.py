@@ -241,6 +241,7 @@ class State:
         parent_index = held.parent.index if held.parent.is_fixed else index
         parent = None if parent_index is None else turns[parent_index]
         session_id, inference_id = held.inference.session_id, held.inference.inference_id
+        inherited = len(parent.blocks(TurnView.FULL)) if parent else 0
         turn = Turn(
             session_id=session_id,
             inference_id=inference_id,
@@ -251,6 +252,8 @@ class State:
             parent=parent_index,
             metadata=turn_metadata(held.command.metadata, session_id, inference_id),
             data=inherit_data(parent.turn.data if parent else {}, held.command.data),
+            inherited_block_count=inherited,
+            given_block_count=inherited + len(held.blocks),
         )
         held.turn = HeldTurn(turn, parent, held)
         turns.append(held.turn)

@@ -136,17 +136,19 @@ def open_turn(tx: Transaction, row: InferenceRow, command: sqlite3.Row, now: dat
     parent_index = chosen.index if chosen.is_fixed else (index - 1 if index else None)
     parent = None if parent_index is None else find_turn(tx.connection, row.session, parent_index)
     data = inherit_data(parent.turn.data if parent else {}, decode_map(command["data"]))
-    turn_id = tx.mint()
+    inherited = parent.turn.block_count if parent else 0
     tx.connection.execute(
-        "INSERT INTO turn (session, turn_index, parent, id, inference, first_block, metadata, data, create_time)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO turn"
+        " (session, turn_index, parent, id, inference, first_block, given_count, metadata, data, create_time)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             row.session,
             index,
             parent_index,
-            turn_id,
+            tx.mint(),
             row.key,
-            parent.turn.block_count if parent else 0,
+            inherited,
+            inherited + row.block_count,
             store_payload(tx.connection, row.principal, command["metadata"]),
             store_payload(tx.connection, row.principal, encode_map(data)),
             to_micros(now),
@@ -182,6 +184,8 @@ def _turn_from_row(row: sqlite3.Row) -> TurnRow:
         metadata=turn_metadata(own, row["session_id"], row["inference_id"]),
         data=decode_map(row["data_text"]),
         close_time=optional_moment(row["close_time"]),
+        inherited_block_count=row["first_block"],
+        given_block_count=row["given_count"],
     )
     return TurnRow(row["session"], row["first_block"], turn, len(row["metadata_text"]) + len(row["data_text"]))
 

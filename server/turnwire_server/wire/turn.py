@@ -184,6 +184,8 @@ def to_proto(turn: Turn) -> pb.Turn:
         data=turn.data,
         create_time=timestamp.to_proto(turn.create_time),
         close_time=timestamp.optional_to_proto(turn.close_time),
+        inherited_block_count=turn.inherited_block_count,
+        given_block_count=turn.given_block_count,
     )
 
 
@@ -202,4 +204,6 @@ def from_proto(message: pb.Turn) -> Turn:
         metadata=dict(message.metadata),
         data=dict(message.data),
         close_time=timestamp.from_proto(message.close_time) if message.HasField("close_time") else None,
+        inherited_block_count=message.inherited_block_count,
+        given_block_count=message.given_block_count,
     )

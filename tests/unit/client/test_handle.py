@@ -36,7 +36,7 @@ async def test_the_second_turn_shows_what_is_new_or_everything(fake: FakeServer,
     assert [block.user.text or block.llm_text.text for block in full.blocks] == ["one", "one", "two", "two"]
     assert not (await second.result(view="basic")).turn.blocks
     again = await client.start_inference(first.session_id, parent=0)
-    assert (await again.result(view="full")).text == "oneone"
+    assert (await again.result(view="full")).text == "one"
 
 
 async def test_a_failure_is_raised_with_what_was_produced(fake: FakeServer, client: Client) -> None:
@@ -171,7 +171,7 @@ async def test_engine_options_and_blocks_are_sent_as_they_are(fake: FakeServer, 
 
 
 def test_the_text_of_a_result_is_the_last_answer() -> None:
-    def text(*kinds: str) -> str:
+    def text(*kinds: str, given: int, shown: int = 0) -> str:
         blocks = []
         for place, kind in enumerate(kinds):
             block = Block()
@@ -179,8 +179,11 @@ def test_the_text_of_a_result_is_the_last_answer() -> None:
             if kind == "llm_text":
                 block.llm_text.text = str(place)
             blocks.append(block)
-        return Result(None, Turn(blocks=blocks)).text
+        return Result(None, Turn(blocks=blocks[shown:], block_count=len(blocks), given_block_count=given)).text
 
-    assert text("user", "llm_text", "tool_call", "tool_use", "llm_text", "reasoning", "llm_text") == "46"
-    assert text("llm_text", "user") == ""
+    story = ("user", "llm_text", "tool_call", "tool_use", "llm_text", "reasoning", "llm_text")
+    assert text(*story, given=1) == "46"
+    assert text(*story, given=1, shown=1) == "46"  # the view DELTA
+    assert text(*story, given=5) == "6"
+    assert text("user", "llm_text", given=2) == ""  # the input ends with a beginning of the answer
     assert Result(None, None).text == ""

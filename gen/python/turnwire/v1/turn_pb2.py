@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from turnwire.v1 import tool_pb2 as turnwire_dot_v1_dot_tool__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16turnwire/v1/turn.proto\x12\x0bturnwire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16turnwire/v1/tool.proto\"\xed\x04\n\x04Turn\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12!\n\x0cinference_id\x18\x02 \x01(\tR\x0binferenceId\x12\x14\n\x05index\x18\x03 \x01(\rR\x05index\x12\x1b\n\x06parent\x18\x04 \x01(\rH\x00R\x06parent\x88\x01\x01\x12\x0e\n\x02id\x18\x05 \x01(\tR\x02id\x12,\n\x05state\x18\x06 \x01(\x0e\x32\x16.turnwire.v1.TurnStateR\x05state\x12*\n\x06\x62locks\x18\x07 \x03(\x0b\x32\x12.turnwire.v1.BlockR\x06\x62locks\x12\x1f\n\x0b\x62lock_count\x18\x08 \x01(\rR\nblockCount\x12;\n\x08metadata\x18\t \x03(\x0b\x32\x1f.turnwire.v1.Turn.MetadataEntryR\x08metadata\x12/\n\x04\x64\x61ta\x18\n \x03(\x0b\x32\x1b.turnwire.v1.Turn.DataEntryR\x04\x64\x61ta\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x39\n\nclose_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcloseTime\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a\x37\n\tDataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\t\n\x07_parent\"\xac\x05\n\x05\x42lock\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x02id\x12\x1b\n\x04role\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04role\x12:\n\x06status\x18\x03 \x01(\x0e\x32\x18.turnwire.v1.BlockStatusB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12z\n\x08metadata\x18\x04 \x03(\x0b\x32 .turnwire.v1.Block.MetadataEntryB<\xbaH9\x9a\x01\x36\x10@\"*r(2&^[a-z0-9_]+[.][a-z0-9_]+@v[1-9][0-9]*$*\x06r\x04(\x80\x80\x04R\x08metadata\x12,\n\x04user\x18\x05 \x01(\x0b\x32\x16.turnwire.v1.UserBlockH\x00R\x04user\x12\x32\n\x06system\x18\x06 \x01(\x0b\x32\x18.turnwire.v1.SystemBlockH\x00R\x06system\x12\x36\n\x08llm_text\x18\x07 \x01(\x0b\x32\x19.turnwire.v1.LlmTextBlockH\x00R\x07llmText\x12;\n\treasoning\x18\x08 \x01(\x0b\x32\x1b.turnwire.v1.ReasoningBlockH\x00R\treasoning\x12\x34\n\ttool_call\x18\t \x01(\x0b\x32\x15.turnwire.v1.ToolCallH\x00R\x08toolCall\x12\x31\n\x08tool_use\x18\n \x01(\x0b\x32\x14.turnwire.v1.ToolUseH\x00R\x07toolUse\x12/\n\x05other\x18\x0b \x01(\x0b\x32\x17.turnwire.v1.OtherBlockH\x00R\x05other\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x06\n\x04kind\"a\n\tUserBlock\x12\x1e\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x04text\x12\x34\n\x06images\x18\x02 \x03(\x0b\x32\x12.turnwire.v1.ImageB\x08\xbaH\x05\x92\x01\x02\x10\x10R\x06images\"\xd6\x02\n\x05Image\x12\x1f\n\x03url\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06(\x80@\x88\x01\x01H\x00R\x03url\x12(\n\x07\x63ontent\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\xc0\x01H\x00R\x07\x63ontent\x12 \n\x04\x66ile\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04H\x00R\x04\x66ile\x12\'\n\nmedia_type\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\tmediaType\x12\x30\n\x06\x64\x65tail\x18\x05 \x01(\tB\x18\xbaH\x15r\x13R\x00R\x03lowR\x04highR\x04\x61utoR\x06\x64\x65tail:t\xbaHq\x1ao\n\x18image.content_media_type\x12&media_type must be set when content is\x1a+!has(this.content) || this.media_type != \'\'B\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"-\n\x0bSystemBlock\x12\x1e\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x04text\".\n\x0cLlmTextBlock\x12\x1e\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x04text\"\xd6\x01\n\x0eReasoningBlock\x12\x1e\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x04text\x12$\n\x07summary\x18\x02 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x07summary\x12\x37\n\x11\x65ncrypted_content\x18\x03 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x10\x65ncryptedContent\x12\'\n\tsignature\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\tsignature\x12\x1c\n\x04item\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x04item\"{\n\nOtherBlock\x12\x1e\n\x04type\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04type\x12\'\n\nmedia_type\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\tmediaType\x12$\n\x07payload\x18\x03 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x01R\x07payload*S\n\tTurnState\x12\x1a\n\x16TURN_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fTURN_STATE_OPEN\x10\x01\x12\x15\n\x11TURN_STATE_CLOSED\x10\x02*c\n\x08TurnView\x12\x19\n\x15TURN_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fTURN_VIEW_BASIC\x10\x01\x12\x13\n\x0fTURN_VIEW_DELTA\x10\x02\x12\x12\n\x0eTURN_VIEW_FULL\x10\x03*c\n\x0b\x42lockStatus\x12\x1c\n\x18\x42LOCK_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42LOCK_STATUS_COMPLETE\x10\x01\x12\x1b\n\x17\x42LOCK_STATUS_INCOMPLETE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16turnwire/v1/turn.proto\x12\x0bturnwire.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16turnwire/v1/tool.proto\"\xcd\x05\n\x04Turn\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12!\n\x0cinference_id\x18\x02 \x01(\tR\x0binferenceId\x12\x14\n\x05index\x18\x03 \x01(\rR\x05index\x12\x1b\n\x06parent\x18\x04 \x01(\rH\x00R\x06parent\x88\x01\x01\x12\x0e\n\x02id\x18\x05 \x01(\tR\x02id\x12,\n\x05state\x18\x06 \x01(\x0e\x32\x16.turnwire.v1.TurnStateR\x05state\x12*\n\x06\x62locks\x18\x07 \x03(\x0b\x32\x12.turnwire.v1.BlockR\x06\x62locks\x12\x1f\n\x0b\x62lock_count\x18\x08 \x01(\rR\nblockCount\x12;\n\x08metadata\x18\t \x03(\x0b\x32\x1f.turnwire.v1.Turn.MetadataEntryR\x08metadata\x12/\n\x04\x64\x61ta\x18\n \x03(\x0b\x32\x1b.turnwire.v1.Turn.DataEntryR\x04\x64\x61ta\x12;\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x39\n\nclose_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcloseTime\x12\x32\n\x15inherited_block_count\x18\r \x01(\rR\x13inheritedBlockCount\x12*\n\x11given_block_count\x18\x0e \x01(\rR\x0fgivenBlockCount\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a\x37\n\tDataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\t\n\x07_parent\"\xac\x05\n\x05\x42lock\x12\x18\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x02id\x12\x1b\n\x04role\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04role\x12:\n\x06status\x18\x03 \x01(\x0e\x32\x18.turnwire.v1.BlockStatusB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12z\n\x08metadata\x18\x04 \x03(\x0b\x32 .turnwire.v1.Block.MetadataEntryB<\xbaH9\x9a\x01\x36\x10@\"*r(2&^[a-z0-9_]+[.][a-z0-9_]+@v[1-9][0-9]*$*\x06r\x04(\x80\x80\x04R\x08metadata\x12,\n\x04user\x18\x05 \x01(\x0b\x32\x16.turnwire.v1.UserBlockH\x00R\x04user\x12\x32\n\x06system\x18\x06 \x01(\x0b\x32\x18.turnwire.v1.SystemBlockH\x00R\x06system\x12\x36\n\x08llm_text\x18\x07 \x01(\x0b\x32\x19.turnwire.v1.LlmTextBlockH\x00R\x07llmText\x12;\n\treasoning\x18\x08 \x01(\x0b\x32\x1b.turnwire.v1.ReasoningBlockH\x00R\treasoning\x12\x34\n\ttool_call\x18\t \x01(\x0b\x32\x15.turnwire.v1.ToolCallH\x00R\x08toolCall\x12\x31\n\x08tool_use\x18\n \x01(\x0b\x32\x14.turnwire.v1.ToolUseH\x00R\x07toolUse\x12/\n\x05other\x18\x0b \x01(\x0b\x32\x17.turnwire.v1.OtherBlockH\x00R\x05other\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x06\n\x04kind\"a\n\tUserBlock\x12\x1e\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x04text\x12\x34\n\x06images\x18\x02 \x03(\x0b\x32\x12.turnwire.v1.ImageB\x08\xbaH\x05\x92\x01\x02\x10\x10R\x06images\"\xd6\x02\n\x05Image\x12\x1f\n\x03url\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06(\x80@\x88\x01\x01H\x00R\x03url\x12(\n\x07\x63ontent\x18\x02 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x01\x18\x80\x80\xc0\x01H\x00R\x07\x63ontent\x12 \n\x04\x66ile\x18\x03 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x04H\x00R\x04\x66ile\x12\'\n\nmedia_type\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\tmediaType\x12\x30\n\x06\x64\x65tail\x18\x05 \x01(\tB\x18\xbaH\x15r\x13R\x00R\x03lowR\x04highR\x04\x61utoR\x06\x64\x65tail:t\xbaHq\x1ao\n\x18image.content_media_type\x12&media_type must be set when content is\x1a+!has(this.content) || this.media_type != \'\'B\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"-\n\x0bSystemBlock\x12\x1e\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x04text\".\n\x0cLlmTextBlock\x12\x1e\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x04text\"\xd6\x01\n\x0eReasoningBlock\x12\x1e\n\x04text\x18\x01 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x04text\x12$\n\x07summary\x18\x02 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x07summary\x12\x37\n\x11\x65ncrypted_content\x18\x03 \x01(\tB\n\xbaH\x07r\x05(\x80\x80\x80\x01R\x10\x65ncryptedContent\x12\'\n\tsignature\x18\x04 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\tsignature\x12\x1c\n\x04item\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x04item\"{\n\nOtherBlock\x12\x1e\n\x04type\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x04type\x12\'\n\nmedia_type\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\tmediaType\x12$\n\x07payload\x18\x03 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x01R\x07payload*S\n\tTurnState\x12\x1a\n\x16TURN_STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fTURN_STATE_OPEN\x10\x01\x12\x15\n\x11TURN_STATE_CLOSED\x10\x02*c\n\x08TurnView\x12\x19\n\x15TURN_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fTURN_VIEW_BASIC\x10\x01\x12\x13\n\x0fTURN_VIEW_DELTA\x10\x02\x12\x12\n\x0eTURN_VIEW_FULL\x10\x03*c\n\x0b\x42lockStatus\x12\x1c\n\x18\x42LOCK_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42LOCK_STATUS_COMPLETE\x10\x01\x12\x1b\n\x17\x42LOCK_STATUS_INCOMPLETE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -85,32 +85,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OTHERBLOCK'].fields_by_name['media_type']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_OTHERBLOCK'].fields_by_name['payload']._loaded_options = None
   _globals['_OTHERBLOCK'].fields_by_name['payload']._serialized_options = b'\272H\007z\005\030\200\200\200\001'
-  _globals['_TURNSTATE']._serialized_start=2288
-  _globals['_TURNSTATE']._serialized_end=2371
-  _globals['_TURNVIEW']._serialized_start=2373
-  _globals['_TURNVIEW']._serialized_end=2472
-  _globals['_BLOCKSTATUS']._serialized_start=2474
-  _globals['_BLOCKSTATUS']._serialized_end=2573
+  _globals['_TURNSTATE']._serialized_start=2384
+  _globals['_TURNSTATE']._serialized_end=2467
+  _globals['_TURNVIEW']._serialized_start=2469
+  _globals['_TURNVIEW']._serialized_end=2568
+  _globals['_BLOCKSTATUS']._serialized_start=2570
+  _globals['_BLOCKSTATUS']._serialized_end=2669
   _globals['_TURN']._serialized_start=97
-  _globals['_TURN']._serialized_end=718
-  _globals['_TURN_METADATAENTRY']._serialized_start=591
-  _globals['_TURN_METADATAENTRY']._serialized_end=650
-  _globals['_TURN_DATAENTRY']._serialized_start=652
-  _globals['_TURN_DATAENTRY']._serialized_end=707
-  _globals['_BLOCK']._serialized_start=721
-  _globals['_BLOCK']._serialized_end=1405
-  _globals['_BLOCK_METADATAENTRY']._serialized_start=591
-  _globals['_BLOCK_METADATAENTRY']._serialized_end=650
-  _globals['_USERBLOCK']._serialized_start=1407
-  _globals['_USERBLOCK']._serialized_end=1504
-  _globals['_IMAGE']._serialized_start=1507
-  _globals['_IMAGE']._serialized_end=1849
-  _globals['_SYSTEMBLOCK']._serialized_start=1851
-  _globals['_SYSTEMBLOCK']._serialized_end=1896
-  _globals['_LLMTEXTBLOCK']._serialized_start=1898
-  _globals['_LLMTEXTBLOCK']._serialized_end=1944
-  _globals['_REASONINGBLOCK']._serialized_start=1947
-  _globals['_REASONINGBLOCK']._serialized_end=2161
-  _globals['_OTHERBLOCK']._serialized_start=2163
-  _globals['_OTHERBLOCK']._serialized_end=2286
+  _globals['_TURN']._serialized_end=814
+  _globals['_TURN_METADATAENTRY']._serialized_start=687
+  _globals['_TURN_METADATAENTRY']._serialized_end=746
+  _globals['_TURN_DATAENTRY']._serialized_start=748
+  _globals['_TURN_DATAENTRY']._serialized_end=803
+  _globals['_BLOCK']._serialized_start=817
+  _globals['_BLOCK']._serialized_end=1501
+  _globals['_BLOCK_METADATAENTRY']._serialized_start=687
+  _globals['_BLOCK_METADATAENTRY']._serialized_end=746
+  _globals['_USERBLOCK']._serialized_start=1503
+  _globals['_USERBLOCK']._serialized_end=1600
+  _globals['_IMAGE']._serialized_start=1603
+  _globals['_IMAGE']._serialized_end=1945
+  _globals['_SYSTEMBLOCK']._serialized_start=1947
+  _globals['_SYSTEMBLOCK']._serialized_end=1992
+  _globals['_LLMTEXTBLOCK']._serialized_start=1994
+  _globals['_LLMTEXTBLOCK']._serialized_end=2040
+  _globals['_REASONINGBLOCK']._serialized_start=2043
+  _globals['_REASONINGBLOCK']._serialized_end=2257
+  _globals['_OTHERBLOCK']._serialized_start=2259
+  _globals['_OTHERBLOCK']._serialized_end=2382
 # @@protoc_insertion_point(module_scope)

@@ -159,6 +159,8 @@ class Turn(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    INHERITED_BLOCK_COUNT_FIELD_NUMBER: _builtins.int
+    GIVEN_BLOCK_COUNT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session of the turn."""
     inference_id: _builtins.str
@@ -173,6 +175,10 @@ class Turn(_message.Message):
     """Whether the turn may still grow."""
     block_count: _builtins.int
     """How many blocks the whole turn has, whatever view and page was asked for."""
+    inherited_block_count: _builtins.int
+    """How many of its blocks are the parent's. The view DELTA begins after them."""
+    given_block_count: _builtins.int
+    """How many of its blocks it was given: the parent's, then the input. The inference produced those after them."""
     @_builtins.property
     def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]:
         """The blocks, oldest first, in the view that was asked for. Empty where a listing was asked for without blocks."""
@@ -213,10 +219,12 @@ class Turn(_message.Message):
         data: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         close_time: _timestamp_pb2.Timestamp | None = ...,
+        inherited_block_count: _builtins.int = ...,
+        given_block_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_parent", b"_parent", "close_time", b"close_time", "create_time", b"create_time", "parent", b"parent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent", b"_parent", "block_count", b"block_count", "blocks", b"blocks", "close_time", b"close_time", "create_time", b"create_time", "data", b"data", "id", b"id", "index", b"index", "inference_id", b"inference_id", "metadata", b"metadata", "parent", b"parent", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent", b"_parent", "block_count", b"block_count", "blocks", b"blocks", "close_time", b"close_time", "create_time", b"create_time", "data", b"data", "given_block_count", b"given_block_count", "id", b"id", "index", b"index", "inference_id", b"inference_id", "inherited_block_count", b"inherited_block_count", "metadata", b"metadata", "parent", b"parent", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parent: _TypeAlias = _typing.Literal["parent"]  # noqa: Y015
     _WhichOneofArgType__parent: _TypeAlias = _typing.Literal["_parent", b"_parent"]  # noqa: Y015

@@ -96,7 +96,8 @@ CREATE TABLE payload (
     UNIQUE (principal, hash)
 ) STRICT;
 
--- A turn is its parent plus the blocks of its inference; `first_block` counts the blocks that it has from its parent.
+-- A turn is its parent plus the blocks of its inference; `first_block` counts the blocks that it has from its parent,
+-- `given_count` those and the input.
 -- It is open while it has no close_time.
 CREATE TABLE turn (
     session INTEGER NOT NULL REFERENCES session ON DELETE CASCADE,
@@ -105,6 +106,7 @@ CREATE TABLE turn (
     id TEXT NOT NULL,
     inference INTEGER NOT NULL UNIQUE REFERENCES inference ON DELETE CASCADE,
     first_block INTEGER NOT NULL,
+    given_count INTEGER NOT NULL,
     metadata INTEGER NOT NULL REFERENCES payload,
     data INTEGER NOT NULL REFERENCES payload,
     create_time INTEGER NOT NULL,

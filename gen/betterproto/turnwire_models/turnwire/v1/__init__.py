@@ -5348,6 +5348,20 @@ class Turn(betterproto2.Message):
     When the turn was closed. Absent while it is OPEN.
     """
 
+    inherited_block_count: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        13, betterproto2.TYPE_UINT32
+    )
+    """
+    How many of its blocks are the parent's. The view DELTA begins after them.
+    """
+
+    given_block_count: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
+        betterproto2.field(14, betterproto2.TYPE_UINT32)
+    )
+    """
+    How many of its blocks it was given: the parent's, then the input. The inference produced those after them.
+    """
+
 
 default_message_pool.register_message("turnwire.v1", "Turn", Turn)
 
