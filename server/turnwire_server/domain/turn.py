@@ -126,7 +126,7 @@ class Block:
 class Turn:
     """One turn, with as many of its blocks as were asked for.
 
-    `block_count` counts all of them, `inherited_block_count` those of the parent, `given_block_count` those and the input.
+    `block_count` counts all of them, `inherited_block_count` the parent's, `given_block_count` those and the input.
     """
 
     session_id: str
