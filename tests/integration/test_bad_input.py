@@ -187,6 +187,18 @@ BAD_FIELDS = [
         start_request("a", input=[turn_pb2.Block(tool_use=tool_pb2.ToolUse(tool_call="c", result="{not json"))]),
         "input[0].tool_use.result",
     ),
+    (
+        f"{I}/StartInference",
+        start_request("a", metadata={f"a.b{n}@v1": f'"{"x" * 60_000}"' for n in range(5)}),
+        "metadata",
+    ),
+    (
+        f"{S}/CreateSession",
+        session_service_pb2.CreateSessionRequest(
+            session=session_pb2.NewSession(metadata={str(n): f'"{"x" * 60_000}"' for n in range(5)})
+        ),
+        "session.metadata",
+    ),
     (f"{I}/Wait", pb.WaitRequest(inference_id=UNKNOWN, timeout=Duration(seconds=-1)), "timeout"),
     (f"{I}/Cancel", pb.CancelRequest(), "target"),
     (f"{I}/ListEvents", pb.ListEventsRequest(session_id="a", page_size=10_001), "page_size"),
@@ -351,3 +363,28 @@ async def test_many_violations_still_fit_in_the_trailers(stubs: Stubs) -> None:
     refused = await _refused(stubs, f"{I}/StartInference", request)
     assert len(violations(refused)) == 8
     assert status_of(refused).message
+
+
+async def test_what_turns_carry_on_is_bounded(stubs: Stubs) -> None:
+    session_id = await stubs.create_session()
+    for number in range(5):
+        request = start_request(session_id, data={f"a.b{number}@v1": f'"{"x" * 60_000}"'})
+        if number < 4:
+            await stubs.finish((await stubs.inference.StartInference(request)).inference.inference_id)
+    refused = await _refused(stubs, f"{I}/StartInference", request)
+    assert violations(refused) == {"data": "map_bytes_max"}
+
+
+async def test_a_listing_never_passes_what_clients_receive(stubs: Stubs) -> None:
+    wide = {str(n): f'"{"x" * 60_000}"' for n in range(4)}
+    label = {"test": "wide"}
+    for _ in range(20):
+        new = session_pb2.NewSession(labels=label, metadata=wide)
+        await stubs.session.CreateSession(session_service_pb2.CreateSessionRequest(session=new))
+    found, token, pages = 0, "", 0
+    while token or not pages:
+        listing = session_service_pb2.ListSessionsRequest(labels=label, page_size=1000, page_token=token)
+        page = await stubs.session.ListSessions(listing)
+        assert page.ByteSize() < 2 * 1024 * 1024
+        found, token, pages = found + len(page.sessions), page.next_page_token, pages + 1
+    assert (found, pages > 1) == (20, True)

@@ -145,6 +145,16 @@ class Turn:
     given_block_count: int = 0
 
 
+# What the metadata of a turn may have in bytes, and its data, keys included; likewise the metadata of a session. It
+# keeps every response that shows them below 4 MiB.
+MAP_BYTES_MAX = 256 * 1024
+
+
+def map_bytes(texts: Mapping[str, str]) -> int:
+    """Return how many bytes of UTF-8 the keys and values of a map have."""
+    return sum(len(key.encode()) + len(text.encode()) for key, text in texts.items())
+
+
 def inherit_data(parent: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """Return the data of a child turn: the parent's without what was meant for one turn only, then its own."""
     return {key: value for key, value in parent.items() if key not in PER_TURN_DATA} | dict(own)

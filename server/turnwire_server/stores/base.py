@@ -200,7 +200,10 @@ class SessionStore(Protocol):
     async def list_sessions(
         self, principal: str, labels: Mapping[str, str], limit: int, before: int | None
     ) -> Page[Session]:
-        """Return the sessions that have all `labels`, newest first, from the cursor `before` on."""
+        """Return the sessions that have all `labels`, newest first, from the cursor `before` on.
+
+        A page of a listing also ends once it has 1 MiB; it has at least one item if there is one.
+        """
         ...
 
     async def update_session(

@@ -12,6 +12,8 @@ from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.domain.turn import ROLES, Block
 from turnwire_server.stores.base import Admission, StartCommand
+from turnwire_server.wire.inference import to_proto as inference_to_proto
+from turnwire_server.wire.session import to_proto as session_to_proto
 from turnwire_server.wire.turn import encode_block
 
 # How long an idempotency key lives at least after its session is gone (contract: CreateSession, DeleteSession).
@@ -94,3 +96,13 @@ def deadline_outcome(inference: Inference) -> Failed:
     deadline = inference.deadline_time or inference.create_time
     seconds = (deadline - inference.create_time).total_seconds()
     return Failed(DeadlineExceededError(timeout=f"{seconds:g}s").failure())
+
+
+def session_bytes(session: Session) -> int:
+    """Return how many bytes a session takes in a response."""
+    return session_to_proto(session).ByteSize()
+
+
+def inference_bytes(inference: Inference) -> int:
+    """Return how many bytes an inference takes in a response."""
+    return inference_to_proto(inference).ByteSize()

@@ -1,12 +1,13 @@
 """The log as every store keeps it: frames joined to chunks, and chunks read back page by page."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TypeVar
 
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.inference import InferenceState
+from turnwire_server.stores.base import Page
 from turnwire_server.wire.event import stamp_frame
 
 T = TypeVar("T")
@@ -14,7 +15,7 @@ T = TypeVar("T")
 # The most bytes of a chunk that has more than one event. Appends of one inference join the same chunk up to here.
 CHUNK_BYTES_MAX = 256 * 1024
 
-# The bytes that a page of blocks or turns has at most, unless its first item alone has more (contract: GetTurn).
+# The bytes that a page of a listing or of blocks has at most, unless its first item alone has more (contract: GetTurn).
 PAGE_BYTES_MAX = 1024 * 1024
 
 
@@ -69,6 +70,14 @@ def take_page(sized: Iterable[tuple[T, int]], limit_bytes: int = PAGE_BYTES_MAX)
             return taken, True
         taken.append(item)
     return taken, False
+
+
+def take_listing(found: Iterable[tuple[int, T]], limit: int, size: Callable[[T], int]) -> Page[T]:
+    """Take a page of a listing, at most `limit` items, as `take_page` does. `found` has keys, and is read lazily."""
+    keyed = iter(found)
+    taken, is_cut = take_page((item, size(item[1])) for item in islice(keyed, limit))
+    has_more = is_cut or next(keyed, None) is not None
+    return Page(tuple(item for _, item in taken), taken[-1][0] if has_more else None)
 
 
 def take_chunks(chunks: Iterable[Chunk], after: int, head: int, limit_bytes: int) -> tuple[tuple[Chunk, ...], int]:

@@ -41,10 +41,12 @@ from turnwire_server.stores.intake import (
     check_revision,
     complete_blocks,
     deadline_outcome,
+    inference_bytes,
     new_inference,
+    session_bytes,
 )
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
-from turnwire_server.stores.log import take_chunks, take_page
+from turnwire_server.stores.log import take_chunks, take_listing, take_page
 from turnwire_server.stores.memory_state import HeldInference, HeldSession, HeldTurn, State
 
 T = TypeVar("T")
@@ -88,8 +90,8 @@ class MemorySessionStore:
             for held in self._state.sessions.values()
             if held.principal == principal and labels.items() <= dict(held.session.labels).items()
         ]
-        page, cursor = _newest_first([(held.key, held) for held in found], limit, before)
-        return Page(tuple(held.shown() for held in page), cursor)
+        newest = _newest_first([(held.key, held) for held in found], before)
+        return take_listing(((key, held.shown()) for key, held in newest), limit, session_bytes)
 
     async def update_session(
         self, principal: str, session_id: str, change: SessionChange, revision: int | None
@@ -227,8 +229,8 @@ class MemorySessionStore:
         """See SessionStore."""
         found = self._state.session(principal, session_id).inferences
         among = [(held.key, held) for held in found if not states or held.inference.state in states]
-        page, cursor = _newest_first(among, limit, before)
-        return Page(tuple(held.shown() for held in page), cursor)
+        newest = _newest_first(among, before)
+        return take_listing(((key, held.shown()) for key, held in newest), limit, inference_bytes)
 
     async def read_log(
         self, principal: str, session_id: str, after: int, limit_bytes: int, inference_id: str = ""
@@ -282,11 +284,9 @@ def _read_state(session: HeldSession, line: Sequence[InLine], parent: Parent) ->
     return SessionState(session.shown(), tuple(place.unfinished for place in line), turn.shown() if turn else None)
 
 
-def _newest_first(held: Iterable[tuple[int, T]], limit: int, before: int | None) -> tuple[list[T], int | None]:
-    """Return a page of what has keys, and the cursor to the next one."""
-    found = sorted(((key, each) for key, each in held if before is None or key < before), key=_key, reverse=True)
-    page = found[:limit]
-    return [each for _, each in page], page[-1][0] if len(found) > limit else None
+def _newest_first(held: Iterable[tuple[int, T]], before: int | None) -> list[tuple[int, T]]:
+    """Return what has keys below `before`, newest first."""
+    return sorted(((key, each) for key, each in held if before is None or key < before), key=_key, reverse=True)
 
 
 def _key(keyed: tuple[int, object]) -> int:

@@ -24,8 +24,9 @@ from turnwire_server.stores.base import (
     Started,
     Unfinished,
 )
-from turnwire_server.stores.intake import deadline_outcome, encode_map, new_inference
+from turnwire_server.stores.intake import deadline_outcome, encode_map, inference_bytes, new_inference
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
+from turnwire_server.stores.log import take_listing
 from turnwire_server.stores.sqlite_rows import (
     SELECT_INFERENCE,
     InferenceRow,
@@ -98,9 +99,9 @@ def list_inferences(
     rows = connection.execute(
         f"{SELECT_INFERENCE} WHERE i.session = ? AND i.key < ?{among} ORDER BY i.key DESC LIMIT ?",
         (session.key, 2**63 - 1 if before is None else before, limit + 1),
-    ).fetchall()
-    page = [inference_from_row(row) for row in rows[:limit]]
-    return Page(tuple(row.inference for row in page), page[-1].key if len(rows) > limit else None)
+    )
+    found = map(inference_from_row, rows)
+    return take_listing(((row.key, row.inference) for row in found), limit, inference_bytes)
 
 
 def list_running(connection: sqlite3.Connection, owner: str) -> tuple[Claim, ...]:

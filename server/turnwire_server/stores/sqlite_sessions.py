@@ -18,7 +18,9 @@ from turnwire_server.stores.intake import (
     check_revision,
     encode_map,
     new_session,
+    session_bytes,
 )
+from turnwire_server.stores.log import take_listing
 from turnwire_server.stores.sqlite_rows import (
     SELECT_SESSION,
     optional_micros,
@@ -71,9 +73,8 @@ def list_sessions(
     rows = connection.execute(
         f"{SELECT_SESSION}{joins} WHERE s.principal = ? AND s.key < ? ORDER BY s.key DESC LIMIT ?",
         (*filters, principal, 2**63 - 1 if before is None else before, limit + 1),
-    ).fetchall()
-    page = rows[:limit]
-    return Page(tuple(map(session_from_row, page)), page[-1]["key"] if len(rows) > limit else None)
+    )
+    return take_listing(((row["key"], session_from_row(row)) for row in rows), limit, session_bytes)
 
 
 def create_session(

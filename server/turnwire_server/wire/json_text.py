@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from turnwire_server.domain.errors import Violation
+from turnwire_server.domain.turn import MAP_BYTES_MAX, map_bytes
 
 
 def value_violations(path: str, text: str) -> Iterator[Violation]:
@@ -27,9 +28,11 @@ def schema_violations(path: str, text: str) -> Iterator[Violation]:
 
 
 def map_violations(path: str, texts: Mapping[str, str]) -> Iterator[Violation]:
-    """Yield a violation for every value of a map that is not one JSON text; paths are those of protovalidate."""
+    """Yield a violation for every value of a map that is not one JSON text, and one if there are too many bytes."""
     for key, text in texts.items():
         yield from value_violations(f"{path}[{json.dumps(key, ensure_ascii=False)}]", text)
+    if map_bytes(texts) > MAP_BYTES_MAX:
+        yield Violation(path, f"must have at most {MAP_BYTES_MAX} bytes in all", "map_bytes_max")
 
 
 def _parses(text: str) -> bool:

@@ -202,7 +202,7 @@ class ListPausesRequest(_message.Message):
     session_id: _builtins.str
     """Only those of this session. Empty: those of all sessions."""
     page_size: _builtins.int
-    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD."""
+    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size."""
     page_token: _builtins.str
     """The next_page_token of the response before; empty for the first page."""
     def __init__(
@@ -351,7 +351,7 @@ class ListTurnSnapshotsRequest(_message.Message):
     phase: Global___SnapshotPhase.ValueType
     """Only those of this phase. UNSPECIFIED: all."""
     page_size: _builtins.int
-    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD."""
+    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size."""
     page_token: _builtins.str
     """The next_page_token of the response before; empty for the first page."""
     def __init__(

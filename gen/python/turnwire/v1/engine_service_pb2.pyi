@@ -28,7 +28,7 @@ class ListEnginesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD."""
+    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size."""
     page_token: _builtins.str
     """The next_page_token of the response before; empty for the first page."""
     def __init__(
@@ -82,7 +82,7 @@ class ListProfilesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD."""
+    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size."""
     page_token: _builtins.str
     """The next_page_token of the response before; empty for the first page."""
     def __init__(

@@ -185,11 +185,15 @@ class StartInferenceRequest(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Metadata of the turn; see Turn.metadata. At most 64 entries of 64 KiB."""
+        """Metadata of the turn; see Turn.metadata. At most 64 entries of 64 KiB, and 256 KiB in all, keys
+        included.
+        """
 
     @_builtins.property
     def data(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Data of the turn, laid over what the parent carries; see Turn.data. At most 64 entries of 64 KiB."""
+        """Data of the turn, laid over what the parent carries; see Turn.data. At most 64 entries of 64 KiB. With what the
+        parent carries, they are at most 256 KiB in all, keys included.
+        """
 
     def __init__(
         self,
@@ -690,7 +694,7 @@ class ListInferencesRequest(_message.Message):
     session_id: _builtins.str
     """The session."""
     page_size: _builtins.int
-    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD."""
+    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size."""
     page_token: _builtins.str
     """The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then."""
     @_builtins.property

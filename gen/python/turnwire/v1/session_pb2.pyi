@@ -280,7 +280,7 @@ class NewSession(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """See Session.metadata. At most 64 entries of at most 64 KiB each."""
+        """See Session.metadata. At most 64 entries of at most 64 KiB each, and 256 KiB in all, keys included."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:

@@ -155,7 +155,7 @@ class ListSessionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD."""
+    """At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size."""
     page_token: _builtins.str
     """The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then."""
     @_builtins.property

@@ -2956,7 +2956,7 @@ class ListEnginesRequest(betterproto2.Message):
         betterproto2.field(1, betterproto2.TYPE_UINT32)
     )
     """
-    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD.
+    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size.
     """
 
     page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3130,7 +3130,7 @@ class ListInferencesRequest(betterproto2.Message):
         betterproto2.field(3, betterproto2.TYPE_UINT32)
     )
     """
-    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD.
+    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size.
     """
 
     page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3189,7 +3189,7 @@ class ListPausesRequest(betterproto2.Message):
         betterproto2.field(2, betterproto2.TYPE_UINT32)
     )
     """
-    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD.
+    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size.
     """
 
     page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3241,7 +3241,7 @@ class ListProfilesRequest(betterproto2.Message):
         betterproto2.field(1, betterproto2.TYPE_UINT32)
     )
     """
-    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD.
+    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size.
     """
 
     page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3293,7 +3293,7 @@ class ListSessionsRequest(betterproto2.Message):
         betterproto2.field(1, betterproto2.TYPE_UINT32)
     )
     """
-    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD.
+    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size.
     """
 
     page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3370,7 +3370,7 @@ class ListTurnSnapshotsRequest(betterproto2.Message):
         betterproto2.field(3, betterproto2.TYPE_UINT32)
     )
     """
-    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD.
+    At most this many. 0 means 50; more than 1,000 is INVALID_FIELD. A response MAY have fewer, for its size.
     """
 
     page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3749,7 +3749,7 @@ class NewSession(betterproto2.Message):
         ),
     )
     """
-    See Session.metadata. At most 64 entries of at most 64 KiB each.
+    See Session.metadata. At most 64 entries of at most 64 KiB each, and 256 KiB in all, keys included.
     """
 
     profile: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -4462,7 +4462,8 @@ class StartInferenceRequest(betterproto2.Message):
         ),
     )
     """
-    Metadata of the turn; see Turn.metadata. At most 64 entries of 64 KiB.
+    Metadata of the turn; see Turn.metadata. At most 64 entries of 64 KiB, and 256 KiB in all, keys
+    included.
     """
 
     data: "dict[str, str]" = betterproto2.field(
@@ -4473,7 +4474,8 @@ class StartInferenceRequest(betterproto2.Message):
         ),
     )
     """
-    Data of the turn, laid over what the parent carries; see Turn.data. At most 64 entries of 64 KiB.
+    Data of the turn, laid over what the parent carries; see Turn.data. At most 64 entries of 64 KiB. With what the
+    parent carries, they are at most 256 KiB in all, keys included.
     """
 
     @model_validator(mode="after")
