@@ -9,6 +9,9 @@ import os
 import signal
 import sys
 
+# What gRPC itself writes to standard error repeats, less clearly, what we say; it reads this once, when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from turnwire_server.bootstrap import Server, running_server
 from turnwire_server.config import ConfigError, Settings, load_settings
 from turnwire_server.telemetry.logs import configure_logs

@@ -28,6 +28,10 @@ from turnwire_server.stores.sqlite_file import StoreOpenError
 from turnwire_server.telemetry.logs import logger
 from turnwire_server.wire.event import decode_frames, encode_event
 
+# Rpcs at a time besides the event streams, waits among them. Further ones are refused by the transport, without
+# details.
+UNARY_RPCS_MAX = 10_000
+
 log = logger()
 
 
@@ -82,12 +86,13 @@ async def running_server(settings: Settings, bus: Bus | None = None) -> AsyncGen
             heartbeat_seconds=settings.heartbeat_seconds,
             watchers_max=settings.watchers_max,
         )
-        await supervisor.recover()
-        rpc = RpcServer(runtime, mint_id)
+        rpc = RpcServer(runtime, mint_id, settings.watchers_max + UNARY_RPCS_MAX)
+        port = rpc.bind(settings.listen)
         host = settings.listen.rpartition(":")[0]
+        await supervisor.recover()
         async with asyncio.TaskGroup() as group:
             group.create_task(supervisor.run())
-            port = await rpc.start(settings.listen)
+            await rpc.start()
             server = Server(f"{host}:{port}", store, runtime, rpc, settings.drain_grace_seconds, abandoned)
             log.info("listening", address=server.address, store=settings.store, default_profile=profiles.default)
             try:

@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     )
 
     config: Annotated[str, Field(description="a YAML file with settings")] = ""
-    listen: Annotated[str, Field(description="host:port to listen on; port 0 takes any free one")] = "127.0.0.1:7450"
+    listen: Annotated[
+        str, Field(pattern=r"^([^:\s]+|\[[0-9A-Fa-f:]+\]):\d{1,5}$", description="host:port; port 0 takes any free one")
+    ] = "127.0.0.1:7450"
     store: Annotated[str, Field(description="the SQLite file, or `memory`, which forgets everything at the end")] = (
         "turnwire.db"
     )
@@ -177,4 +179,4 @@ def _built_in_profiles(environment: Mapping[str, str]) -> Profiles:
 
 def _explain(what: str, error: ValidationError) -> str:
     lines = (f"  {'.'.join(map(str, each['loc'])) or 'file'}: {each['msg']}" for each in error.errors())
-    return f"{what} is not valid:\n" + "\n".join(lines)
+    return f"{what}: not valid\n" + "\n".join(lines)

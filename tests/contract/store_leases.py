@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import DONE, Harness, gather, llm, user
+from contract.store_harness import DONE, Harness, gather, llm, texts, user
 from turnwire_server.domain.errors import EngineFailedError
 from turnwire_server.domain.event import (
     Cancelled,
@@ -19,7 +19,7 @@ from turnwire_server.domain.event import (
 )
 from turnwire_server.domain.inference import FinishClass, InferenceState, Usage
 from turnwire_server.domain.turn import TurnState
-from turnwire_server.stores.base import Claim, Ending, Fenced
+from turnwire_server.stores.base import Claim, Ending, Fenced, Running
 
 
 class LeasePromises:
@@ -47,8 +47,8 @@ class LeasePromises:
         assert (await harness.payloads("s"))[3:] == [LlmDelta("a", 0), LlmDelta("b", 0), LlmDelta("c", 0)]
         inference = await harness.store.get_inference("local", claim.inference.inference_id)
         assert inference.last_sequence == 6
-        [mine] = await harness.store.heartbeat("me")
-        assert mine.position == 3
+        [taken] = await harness.store.reap("you")
+        assert taken.position == 3
 
     async def test_sending_again_is_harmless(self, harness: Harness) -> None:
         await harness.session("s")
@@ -176,7 +176,90 @@ class LeasePromises:
         assert await harness.store.reap("new") == ()
         assert await harness.store.heartbeat("me") == ()
         owned = await harness.store.heartbeat("new")
-        assert {claim.lease for claim in owned} == {taken.lease, mine.lease}
+        assert set(owned) == {Running(claim.inference.inference_id, False) for claim in (taken, mine)}
+
+    async def test_reap_takes_over_what_its_owner_lost_track_of(self, harness: Harness) -> None:
+        claims: list[Claim] = []
+        for session_id in ("lost", "kept", "ended"):
+            await harness.session(session_id)
+            claims.append(await harness.running(session_id))
+        lost, kept, ended = claims
+        await harness.store.append(lost.lease, 0, harness.deltas(lost, "x"))
+        await harness.finish(ended, 0)
+        waiting = await harness.start("kept")
+        await harness.session("theirs")
+        await harness.start("theirs")
+        theirs = await harness.claim("other")
+        named = [claim.inference.inference_id for claim in (lost, ended, theirs)]
+        taken = await harness.store.reap("me", [*named, waiting.inference_id, "nothing"])
+        assert [claim.inference.session_id for claim in taken] == ["lost", "theirs"]
+        assert taken[0] == replace(
+            lost, lease=taken[0].lease, position=1, inference=replace(lost.inference, last_sequence=4)
+        )
+        for old in (lost, theirs):
+            with pytest.raises(Fenced):
+                await harness.finish(old, 1)
+        await harness.finish(taken[0], 1)
+        await harness.finish(kept, 0)
+        assert await harness.store.heartbeat("me") == (Running(theirs.inference.inference_id, False),)
+
+    async def test_a_heartbeat_tells_what_runs_and_what_is_to_be_cancelled(self, harness: Harness) -> None:
+        claims: list[Claim] = []
+        for session_id in ("a", "b", "c"):
+            await harness.session(session_id)
+            claims.append(await harness.running(session_id))
+        await harness.start("a")
+        ids = [claim.inference.inference_id for claim in claims]
+        assert set(await harness.store.heartbeat("me")) == {Running(each, False) for each in ids}
+        await harness.store.request_cancel("local", ids[0], "", is_session=False)
+        await harness.finish(claims[2], 0)
+        assert set(await harness.store.heartbeat("me")) == {Running(ids[0], True), Running(ids[1], False)}
+        assert await harness.store.heartbeat("you") == ()
+        await harness.store.reap("you")
+        assert Running(ids[0], True) in await harness.store.heartbeat("you")
+
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            Ending(DONE, model="\ud800"),
+            Ending(DONE, blocks=(llm("fine"), llm("\ud800"))),
+            Ending(Failed(replace(EngineFailedError(engine="e").failure(), message="\ud800"))),
+        ],
+        ids=["model", "block", "error"],
+    )
+    async def test_an_ending_that_cannot_be_encoded_changes_nothing(self, harness: Harness, broken: Ending) -> None:
+        await harness.session("s")
+        claim = await harness.running("s", user("q"))
+        session, events = await harness.store.get_session("local", "s"), await harness.events("s")
+        broken = replace(broken, events=tuple(harness.deltas(claim, "x")))
+        with pytest.raises(UnicodeEncodeError):
+            await harness.store.finish(claim.lease, 0, broken)
+        assert await harness.store.get_inference("local", claim.inference.inference_id) == claim.inference
+        assert await harness.store.get_session("local", "s") == session
+        assert await harness.events("s") == events
+        turn = await harness.full("s", 0)
+        assert (turn.state, texts(turn)) == (TurnState.OPEN, ["q"])
+        ended = await harness.finish(claim, 0, llm("a"), events=broken.events)
+        assert (ended.state, ended.last_sequence) == (InferenceState.SUCCEEDED, session.head_sequence + 3)
+        assert texts(await harness.full("s", 0)) == ["q", "a"]
+
+    async def test_what_belonged_to_a_deleted_session_is_fenced(self, harness: Harness) -> None:
+        for session_id in ("runs", "ended"):
+            await harness.session(session_id)
+        runs = await harness.running("runs")
+        await harness.store.append(runs.lease, 0, harness.deltas(runs, "x"))
+        ended = await harness.running("ended")
+        await harness.finish(ended, 0)
+        for session_id in ("runs", "ended"):
+            await harness.store.delete_session("local", session_id, None, force=True)
+            await harness.session(session_id)
+        for claim, position in ((runs, 0), (runs, 1), (ended, 0)):
+            with pytest.raises(Fenced):
+                await harness.store.append(claim.lease, position, harness.deltas(claim, "x"))
+            with pytest.raises(Fenced):
+                await harness.finish(claim, position)
+        assert await harness.events("runs") == []
+        assert await harness.store.reap("you", [runs.inference.inference_id]) == ()
 
     async def test_tokens_are_never_the_same(self, harness: Harness) -> None:
         await harness.session("s")

@@ -8,11 +8,13 @@ from contract.store_harness import Harness, gather
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     InferenceNotFoundError,
+    ProfileNotFoundError,
     RevisionMismatchError,
     SessionAlreadyExistsError,
     SessionBusyError,
     SessionNotFoundError,
     StoreUnavailableError,
+    TurnNotFoundError,
 )
 from turnwire_server.domain.session import InferenceRef, NewSession, SessionChange
 from turnwire_server.domain.turn import TurnView
@@ -86,6 +88,48 @@ class SessionPromises:
             await harness.store.create_session("local", NewSession("s"), guard)
         _, created = await harness.store.create_session("local", NewSession("t"), guard)
         assert created
+
+    async def test_a_creation_that_its_check_refuses_leaves_nothing(self, harness: Harness) -> None:
+        guard = Idempotency("CreateSession", "k", b"content")
+
+        def refuse() -> None:
+            raise ProfileNotFoundError(profile="p")
+
+        with pytest.raises(ProfileNotFoundError):
+            await harness.store.create_session("local", NewSession("s"), guard, refuse)
+        with pytest.raises(SessionNotFoundError):
+            await harness.store.get_session("local", "s")
+        first, created = await harness.store.create_session("local", NewSession("s"), guard, lambda: None)
+        assert created
+        with pytest.raises(ProfileNotFoundError):  # before anything else is looked at
+            await harness.store.create_session("local", NewSession("s"), None, refuse)
+        assert await harness.store.create_session("local", NewSession("s"), guard, refuse) == (first, False)
+
+    async def test_the_key_of_a_creation_outlives_its_session_for_a_day(self, harness: Harness) -> None:
+        guard = Idempotency("CreateSession", "k", b"content")
+        await harness.store.create_session("local", NewSession("s"), guard)
+        harness.now += timedelta(days=30)
+        await harness.store.delete_session("local", "s", None, force=False)
+        harness.now += timedelta(hours=24)
+        await harness.store.expire(harness.now)
+        with pytest.raises(SessionNotFoundError):
+            await harness.store.create_session("local", NewSession("s"), guard)
+        harness.now += timedelta(seconds=1)
+        await harness.store.expire(harness.now)
+        _, created = await harness.store.create_session("local", NewSession("s"), guard)
+        assert created
+
+    async def test_what_cannot_be_encoded_changes_nothing(self, harness: Harness) -> None:
+        with pytest.raises(UnicodeEncodeError):
+            await harness.store.create_session("local", NewSession("s", metadata={"a.b@v1": "\ud800"}), None)
+        session = await harness.session("s")
+        with pytest.raises(UnicodeEncodeError):
+            await harness.store.update_session("local", "s", SessionChange("\ud800"), None)
+        assert await harness.store.get_session("local", "s") == session
+        claim = await harness.running("s")
+        with pytest.raises(UnicodeEncodeError):
+            await harness.store.request_cancel("local", "s", "\ud800", is_session=True)
+        assert await harness.store.get_inference("local", claim.inference.inference_id) == claim.inference
 
     async def test_a_change_replaces_only_what_it_names(self, harness: Harness) -> None:
         await harness.store.create_session("local", WIDE, None)
@@ -190,7 +234,15 @@ class SessionPromises:
         with pytest.raises(InferenceNotFoundError):
             await harness.store.get_inference("local", done.inference_id)
         assert harness.commits[-1].is_deleted
+        for index in (0, None):
+            with pytest.raises(SessionNotFoundError):
+                await harness.full("s", index)
+        with pytest.raises(SessionNotFoundError):
+            await harness.store.list_turns("local", "s", TurnView.FULL, 9, None, newest_first=True)
         again = await harness.session("s")
+        for index in (0, None):
+            with pytest.raises(TurnNotFoundError):
+                await harness.full("s", index)
         assert (again.head_sequence, again.turn_count) == (0, 0)
         assert again.log != log
         assert (await harness.chunks("s")) == ()

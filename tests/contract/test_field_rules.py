@@ -130,7 +130,7 @@ BROKEN: list[tuple[Message, str, str]] = [
     (outcome(tool_call="", result="1"), "outcomes[0].tool_call", "string.min_len"),
     (new_session(display_name="n" * 257), "session.display_name", "string.max_len"),
     (new_session(labels={"k": "v" * 257}), 'session.labels["k"]', "string.max_bytes"),
-    (new_session(ttl=Duration(nanos=999_999_999)), "session.ttl", "duration.gte"),
+    (new_session(ttl=Duration(nanos=999_999_999)), "session.ttl", "duration.gte_lte"),
     (session.UpdateSessionRequest(update_mask=FieldMask()), "session", "required"),
     (session.UpdateSessionRequest(session=session.SessionUpdate(session_id="s")), "update_mask", "required"),
     (session.ListSessionsRequest(labels={str(n): "" for n in range(17)}), "labels", "map.max_pairs"),

@@ -16,7 +16,7 @@ from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import ConflictPolicy
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.domain.turn import TurnView
-from turnwire_server.stores.base import Claim, Ending, StartCommand
+from turnwire_server.stores.base import Claim, Ending, Running, StartCommand
 
 _EXAMPLES = 60
 _STEPS_MAX = 40
@@ -82,9 +82,10 @@ def _claim(owner: str, limit: int) -> Step:
     return step
 
 
-def _reap(owner: str) -> Step:
+def _reap(owner: str, lost: Sequence[int] = ()) -> Step:
     async def step(world: World) -> object:
-        claims = await world.harness.store.reap(owner)
+        orphans = {world.inferences[which] for which in lost if which < len(world.inferences)}
+        claims = await world.harness.store.reap(owner, orphans)
         world.claims.extend(claims)
         world.positions.extend(claim.position for claim in claims)
         return claims
@@ -177,6 +178,7 @@ _STEPS = st.one_of(
     st.builds(_cancel_session, _SESSION),
     st.builds(_pass_time, st.sampled_from((1, 10, 90_000))),
     st.builds(_reap, _OWNER),
+    st.builds(_reap, _OWNER, st.lists(_NUMBER, max_size=2)),
     st.builds(_update, _SESSION, st.sampled_from((None, None, 1, 2))),
     st.builds(_delete, _SESSION, st.booleans()),
 )
@@ -201,12 +203,17 @@ async def _read_everything(world: World) -> str:
                 told.append((await store.list_turns(principal, session_id, view, 100, None, newest_first=True)).items)
             told.append(await world.harness.events(session_id, principal))
     for owner in ("me", "you"):
-        told.append(await store.heartbeat(owner))
+        told.append(sorted(await store.heartbeat(owner), key=_inference_id))
+    told.append(await store.reap("someone else"))
     return world.told(told)
 
 
 def _session_id(session: Session) -> str:
     return session.session_id
+
+
+def _inference_id(running: Running) -> str:
+    return running.inference_id
 
 
 async def _compare(steps: Sequence[Step]) -> None:

@@ -212,6 +212,26 @@ async def test_cancel_while_it_streams(stubs: Stubs) -> None:
     assert (await stubs.finish((await stubs.start(session_id)).inference_id)).inference.state == SUCCEEDED
 
 
+async def test_what_was_seen_is_in_the_turn_whenever_the_cancel_comes(stubs: Stubs) -> None:
+    """An engine without a pace is held back by its full buffer most of the time; a cancel meets it there."""
+    session_id = await stubs.create_session()
+    unpaced = script({"text": {"text": "0123456789abcdef", "repeat": 1_000_000}}, delta_length=16)
+    for _ in range(5):
+        started = await stubs.start(session_id, script=unpaced)
+        async for response in _events(stubs, started):
+            if any(event.HasField("llm_delta") for event in response.events):
+                break
+        await stubs.inference.Cancel(pb.CancelRequest(inference_id=started.inference_id))
+        await stubs.finish(started.inference_id)
+        events = [event async for response in _events(stubs, started) for event in response.events]
+        check_inference(events)
+        delta = await stubs.session.GetTurn(
+            session_service_pb2.GetTurnRequest(inference_id=started.inference_id, view=turn_pb2.TURN_VIEW_DELTA)
+        )
+        told = "".join(event.llm_delta.delta for event in events)
+        assert delta.turn.blocks[-1].llm_text.text == told
+
+
 async def test_cancel_before_the_engine_exists(stubs: Stubs) -> None:
     """A cancel at the same instant as the start, over and over: whatever it meets, the inference ends, once."""
     session_id = await stubs.create_session()
@@ -288,3 +308,39 @@ async def test_a_script_that_is_none_ends_it(stubs: Stubs) -> None:
     ended = (await stubs.finish(started.inference_id)).inference
     assert ended.error.reason == 102
     assert "nonsense" in ended.error.message
+
+
+async def test_a_page_token_for_the_newest_turn_stays_with_its_turn(stubs: Stubs) -> None:
+    session_id = await stubs.create_session()
+    await stubs.finish((await stubs.start(session_id, "one")).inference_id)
+    request = session_service_pb2.GetTurnRequest(at=session_service_pb2.TurnAt(session_id=session_id), page_size=1)
+    first = await stubs.session.GetTurn(request)
+    await stubs.finish((await stubs.start(session_id, "two")).inference_id)
+    request.page_token = first.next_page_token
+    second = await stubs.session.GetTurn(request)
+    assert (first.turn.index, second.turn.index) == (0, 0)
+    assert [page.turn.blocks[0].WhichOneof("kind") for page in (first, second)] == ["user", "llm_text"]
+    assert not second.next_page_token
+
+
+async def test_a_page_token_of_a_deleted_log_is_refused(stubs: Stubs) -> None:
+    session_id = await stubs.create_session()
+    await stubs.finish((await stubs.start(session_id)).inference_id)
+    page = await stubs.inference.ListEvents(pb.ListEventsRequest(session_id=session_id, page_size=2))
+    await stubs.session.DeleteSession(session_service_pb2.DeleteSessionRequest(session_id=session_id))
+    again = session_service_pb2.CreateSessionRequest(session=session_pb2.NewSession(session_id=session_id))
+    await stubs.session.CreateSession(again)
+    await stubs.finish((await stubs.start(session_id)).inference_id)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stubs.inference.ListEvents(pb.ListEventsRequest(session_id=session_id, page_token=page.next_page_token))
+    assert refusal(refused.value)[:2] == ("INVALID_ARGUMENT", "INVALID_PAGE_TOKEN")
+
+
+async def test_wait_on_what_is_deleted_says_that_it_is_not_there(stubs: Stubs) -> None:
+    session_id = await stubs.create_session()
+    started = await stubs.start(session_id, script=script({"hang": {}}))
+    wait = stubs.inference.Wait(pb.WaitRequest(inference_id=started.inference_id))
+    await stubs.session.DeleteSession(session_service_pb2.DeleteSessionRequest(session_id=session_id, force=True))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await wait
+    assert refusal(refused.value)[:2] == ("NOT_FOUND", "INFERENCE_NOT_FOUND")

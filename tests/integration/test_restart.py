@@ -1,6 +1,8 @@
 """What a restart leaves: everything that was seen, the partial output, and a session that is usable."""
 
 import signal
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -189,3 +191,33 @@ async def test_a_second_signal_does_not_wait(tmp_path: Path, servers: ExitStack)
             assert turns.turns[0].blocks[1].llm_text.text == "so far"
             ended = (await stubs.finish(started.inference_id)).inference
             assert ended.error.reason == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--listen", "127.0.0.1"), "listen"),
+        (("--listen", "999.0.0.1:0"), "cannot listen on 999.0.0.1:0"),
+        (("--store", "nowhere/turnwire.db"), "nowhere/turnwire.db"),
+        (("--profiles", "nowhere.yaml"), "nowhere.yaml"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_server_that_cannot_start_says_why_in_a_line(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    command = [sys.executable, "-m", "turnwire_server", "--store", str(tmp_path / "turnwire.db"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in {1, 2}
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+def test_a_second_server_on_an_address_says_that_it_is_taken(tmp_path: Path) -> None:
+    with server_on(tmp_path / "one.db") as first:
+        second = ["--store", str(tmp_path / "two.db"), "--listen", first.address]
+        command = [sys.executable, "-m", "turnwire_server", *second]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"cannot listen on {first.address}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -10,7 +10,7 @@ from support.proto_docs import load_contract
 
 COLUMNS = ("start", "until", "inference", "first event", "end")
 INFERENCES = ("none", "unfinished", "finished")
-FIRST_EVENTS = ("1", "n+1", "head+1", "snapshot", "-")
+FIRST_EVENTS = ("earliest", "n+1", "head+1", "snapshot", "-")
 
 _ROW = re.compile(r"^ +\|(.+)\|$", re.MULTILINE)
 

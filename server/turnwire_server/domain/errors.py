@@ -122,7 +122,7 @@ class InvalidFieldError(RequestError):
     template = "the request breaks the rules of its fields"
 
     def __init__(self, *violations: Violation) -> None:
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        super().__init__("; ".join(f"{v.field[:128]}: {v.description[:256]}" for v in violations[:8]))
         self.violations = violations
 
 

@@ -40,6 +40,7 @@ class Session:
     active: InferenceRef | None = None
     queued_count: int = 0
     origin: SessionOrigin | None = None
+    step_mode: bool = False
 
 
 @dataclass(frozen=True, slots=True)

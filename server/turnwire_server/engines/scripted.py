@@ -23,6 +23,9 @@ from turnwire_server.engines.base import Emit, EngineCall, EngineResult, PartDel
 
 ENGINE = "scripted"
 
+# How long a script can make the engine ignore that it is cancelled.
+IGNORE_CANCEL_SECONDS_MAX = 60.0
+
 DELTA_LENGTH = 16
 
 # Waits that many seconds. Handed in, so that tests need no time.
@@ -96,15 +99,25 @@ class ScriptedEngine:
         )
 
     async def _hang(self, *, ignore_cancel: bool) -> None:
-        while True:
+        try:
+            await self._closed.wait()
+        except asyncio.CancelledError:
+            if not ignore_cancel:
+                raise
+            await self._stay()
+        raise asyncio.CancelledError
+
+    async def _stay(self) -> None:
+        # Not for ever: whoever may start inferences must not be able to fill the server with these.
+        until = asyncio.get_running_loop().time() + IGNORE_CANCEL_SECONDS_MAX
+        while not self._closed.is_set():
             try:
-                # Nothing wakes this up but a cancel, or the end of the process for those who ignore cancels.
-                await (self._closed.wait() if ignore_cancel else asyncio.Event().wait())
+                async with asyncio.timeout_at(until):
+                    await self._closed.wait()
             except asyncio.CancelledError:
-                if not ignore_cancel:
-                    raise
-            else:
-                raise asyncio.CancelledError
+                continue
+            except TimeoutError:
+                return
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.event import Event
 from turnwire_server.stores.base import Lease, SessionStore
 
-# What an attempt may have waiting for its commit. At the bound, emit() waits: the engine is held back, nothing is lost.
+# What an attempt may have waiting for its commit. At the bound the engine is held back by wait_for_room().
 PENDING_EVENTS_MAX = 1024
 PENDING_BYTES_MAX = 1024 * 1024
 
@@ -40,8 +40,8 @@ class AttemptLog:
         self._room = asyncio.Event()
         self._room.set()
 
-    async def emit(self, event: Event) -> None:
-        """Take an event; wait for room, not for durability. Raises CancelledError once the attempt was given up."""
+    def put(self, event: Event) -> None:
+        """Take an event. Raises CancelledError once the attempt was given up."""
         if self._is_closed:
             raise asyncio.CancelledError
         body = self._encode(event)
@@ -50,6 +50,10 @@ class AttemptLog:
         self._wake.set()
         if len(self._pending) >= PENDING_EVENTS_MAX or self._pending_bytes >= PENDING_BYTES_MAX:
             self._room.clear()
+
+    async def wait_for_room(self) -> None:
+        """Return once there is room, not once everything is durable. Raises CancelledError once given up."""
+        if not self._room.is_set():
             await self._room.wait()
             if self._is_closed:
                 raise asyncio.CancelledError

@@ -6,6 +6,7 @@ A running attempt folds what it emits, recovery folds what the log has: both get
 from dataclasses import dataclass, field
 
 from turnwire_server.domain.event import (
+    EngineCallFinished,
     Event,
     LlmDelta,
     LlmFinal,
@@ -17,6 +18,7 @@ from turnwire_server.domain.event import (
     ToolDelta,
     ToolStart,
 )
+from turnwire_server.domain.inference import Usage
 from turnwire_server.domain.tool import ToolCall
 from turnwire_server.domain.turn import Block, BlockKind, BlockStatus, LlmText, Reasoning
 
@@ -31,9 +33,11 @@ class _Entity:
 
 
 class Fold:
-    """Takes the events of one attempt in order, and tells the blocks that it has produced."""
+    """Takes the events of one attempt in order; tells the blocks that it has produced, its usage and its model."""
 
     def __init__(self) -> None:
+        self.usage = Usage()
+        self.model = ""
         self._entities: dict[str, _Entity] = {}
 
     def apply(self, event: Event) -> None:
@@ -45,8 +49,14 @@ class Fold:
                 self._entities[event.entity].pieces.append(delta)
             case LlmFinal() | LlmThinkingFinal() | ToolCallCompleted() as final:
                 self._entities[event.entity].final = final
+            case EngineCallFinished(usage, model=model):
+                self.usage += usage
+                self.model = model or self.model
             case _:
                 pass
+
+    def __contains__(self, entity: str) -> bool:
+        return entity in self._entities
 
     def text(self, entity: str) -> str:
         """Return the joined pieces of one entity."""

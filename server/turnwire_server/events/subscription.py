@@ -126,8 +126,9 @@ async def subscribe(
         due = clock.monotonic() + heartbeat_seconds
         while True:
             seen, before = topic.advanced.count, watcher.position
-            chunks, end = await watcher.advance()
             left = due - clock.monotonic()
+            # With each heartbeat the store is asked, whatever the topic knows: a hint may have been lost.
+            chunks, end = await watcher.advance(ask_store=left <= 0)
             if chunks or end or opened or left <= 0:
                 frames = tuple(chunk.data for chunk in chunks)
                 yield Delivery(frames, sent, watcher.position, opened, end)
@@ -182,13 +183,13 @@ class _Watcher:
         self._skip_to = skip_to
         self._terminal_at = end_at
 
-    async def advance(self) -> tuple[list[Chunk], End | None]:
+    async def advance(self, *, ask_store: bool) -> tuple[list[Chunk], End | None]:
         """Move the position as far as one response goes; return the chunks to send, and why the subscription ends."""
         if end := self._end():
             return [], end
         limit = self._limit()
         try:
-            candidates, through = await self._read(max(self.position, self._skip_to))
+            candidates, through = await self._read(max(self.position, self._skip_to), ask_store=ask_store)
         except SessionNotFoundError:
             return [], End.SESSION_DELETED
         taken: list[Chunk] = []
@@ -206,9 +207,9 @@ class _Watcher:
             self.position = max(self.position, through if limit is None else min(through, limit))
         return taken, self._end()
 
-    async def _read(self, position: int) -> tuple[Sequence[Chunk], int]:
+    async def _read(self, position: int, *, ask_store: bool) -> tuple[Sequence[Chunk], int]:
         """Return what follows a position, and up to where: from the ring if it continues there, else the store."""
-        if position >= max(self.opened.head_sequence, self._topic.head_sequence):
+        if position >= max(self.opened.head_sequence, self._topic.head_sequence) and not ask_store:
             return (), position
         if position < self._topic.head_sequence and (ring := self._topic.chunks_after(position)) is not None:
             chunks = _at_most(ring, RESPONSE_BYTES_AIM)

@@ -5,7 +5,7 @@ and responses leave as bytes, so that stored events are never encoded again.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,12 +24,17 @@ from turnwire_server.domain.errors import (
 )
 from turnwire_server.domain.ids import LOCAL
 from turnwire_server.rpc.status import to_status
-from turnwire_server.telemetry.logs import bound_to, logger
+from turnwire_server.telemetry.logs import bind, bound_to, logger
 from turnwire_server.wire.rules import check_rules
 
 # Contract: inference_service.proto. The transport itself refuses what passes TRANSPORT_BYTES_MAX, without details.
 REQUEST_BYTES_MAX = 4 * 1024 * 1024
 TRANSPORT_BYTES_MAX = 16 * 1024 * 1024
+
+# What a log line has of a message that a client's request is quoted in.
+MESSAGE_LENGTH_MAX = 512
+
+IDENTITIES = ("session_id", "inference_id")
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"  # generic in its stubs only
@@ -70,25 +75,27 @@ def _method(method: MethodDescriptor, serve: Any) -> Method:
     request_type = GetMessageClass(method.input_type)
 
     async def unary(data: bytes, context: Context) -> bytes:
-        try:
-            request = _parse(request_type, data)
-            with _bound(method, request):
+        with bound_to(rpc=method.name):
+            try:
+                request = _parse(request_type, data)
+                bind(**_identities(request))
                 return _encode(await serve(request, _caller(context)))
-        except Exception as error:  # the boundary: whatever it is, the client gets a reason
-            await _abort(context, method, error)
-            raise
+            except Exception as error:  # the boundary: whatever it is, the client gets a reason
+                await _abort(context, error)
+                raise
 
     async def stream(data: bytes, context: Context) -> AsyncIterator[bytes]:
-        try:
-            request = _parse(request_type, data)
-            with _bound(method, request):
+        with bound_to(rpc=method.name):
+            try:
+                request = _parse(request_type, data)
+                bind(**_identities(request))
                 # Closed here and now when the client leaves, not when the garbage is collected.
                 async with aclosing(serve(request, _caller(context))) as replies:
                     async for reply in replies:
                         yield _encode(reply)
-        except Exception as error:  # as above
-            await _abort(context, method, error)
-            raise
+            except Exception as error:  # as above
+                await _abort(context, error)
+                raise
 
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(stream)
@@ -114,19 +121,27 @@ def _caller(context: Context) -> Caller:
     return Caller(LOCAL, context.time_remaining())
 
 
-def _bound(method: MethodDescriptor, request: Message) -> AbstractContextManager[None]:
-    return bound_to(getattr(request, "session_id", ""), getattr(request, "inference_id", ""), rpc=method.name)
+def _identities(request: Message) -> dict[str, str]:
+    """Return the session_id and the inference_id that a request names, in itself or in one of its parts."""
+    found: dict[str, str] = {}
+    for field, value in request.ListFields():
+        if field.name in IDENTITIES:
+            found[field.name] = value
+        elif field.message_type and not field.is_repeated:
+            found |= {name: text for name in IDENTITIES if (text := getattr(value, name, ""))}
+    return found
 
 
-async def _abort(context: Context, method: MethodDescriptor, error: Exception) -> None:
-    if isinstance(error, TurnwireError):
-        if error.__cause__:
-            log.error("rpc failed", rpc=method.name, reason=error.reason, exc_info=error.__cause__)
-        else:
-            log.info("rpc refused", rpc=method.name, reason=error.reason, message=error.message)
-    elif not isinstance(error, grpc.aio.AbortError):
-        log.error("rpc crashed", rpc=method.name, exc_info=error)
+async def _abort(context: Context, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        return
+    if not isinstance(error, TurnwireError):
+        log.error("rpc crashed", exc_info=error)
         error = InternalError()
-    if isinstance(error, TurnwireError):
-        status = rpc_status.to_status(to_status(error))  # pyright: ignore[reportUnknownMemberType] - half typed
-        await context.abort_with_status(status)
+    elif error.__cause__:
+        log.error("rpc failed", reason=error.reason, exc_info=error.__cause__)
+    else:
+        bind(**{name: error.metadata[name] for name in IDENTITIES if name in error.metadata})
+        log.info("rpc refused", reason=error.reason, message=error.message[:MESSAGE_LENGTH_MAX])
+    status = rpc_status.to_status(to_status(error))  # pyright: ignore[reportUnknownMemberType] - half typed
+    await context.abort_with_status(status)

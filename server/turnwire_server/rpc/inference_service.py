@@ -21,7 +21,7 @@ from turnwire_server.events.subscription import (
     read_inference_of,
 )
 from turnwire_server.rpc.call import Caller
-from turnwire_server.rpc.paging import BLOCKS_MAX, page_size, page_token, turn_page_token
+from turnwire_server.rpc.paging import BLOCKS_MAX, page_size, page_token, read_turn_of, turn_page_token
 from turnwire_server.runtime.runtime import Runtime
 from turnwire_server.stores.base import Idempotency, LogPage, StartCommand
 from turnwire_server.wire import duration, inference, json_text, session, turn
@@ -61,11 +61,9 @@ class InferenceService:
         response = pb.WaitResponse(inference=inference.to_proto(reached))
         if request.turn_view and reached.state.is_terminal and reached.turn_index is not None:
             view = TurnView(request.turn_view)
-            page = await self._store.get_turn(
-                caller.principal, reached.session_id, reached.turn_index, view, 0, BLOCKS_MAX
-            )
+            page = await read_turn_of(self._store, caller.principal, reached, view, 0, BLOCKS_MAX)
             response.turn.CopyFrom(turn.to_proto(page.turn))
-            response.turn_page_token = turn_page_token(reached.inference_id, view, page.next)
+            response.turn_page_token = turn_page_token(reached.inference_id, view, page)
         return response
 
     async def cancel(self, request: pb.CancelRequest, caller: Caller) -> pb.CancelResponse:
@@ -101,15 +99,15 @@ class InferenceService:
 
     async def list_events(self, request: pb.ListEventsRequest, caller: Caller) -> bytes:
         """Serve ListEvents."""
-        filters = filters_of(request)
-        after = request.after_sequence
+        after, filters = request.after_sequence, filters_of(request)
         if request.page_token:
-            after = decode_page_token("ListEvents", filters, request.page_token)
-        if request.inference_id:
-            await read_inference_of(self._store, caller.principal, request.session_id, request.inference_id)
+            log = (await self._store.get_session(caller.principal, request.session_id)).log
+            after = decode_page_token("ListEvents", filters + log.encode(), request.page_token)
         page = await self._store.read_log(
             caller.principal, request.session_id, min(after, SEQUENCE_MAX), RESPONSE_BYTES_AIM, request.inference_id
         )
+        if request.inference_id:
+            await read_inference_of(self._store, caller.principal, request.session_id, request.inference_id)
         if not after:  # 0 means from the first event that is retained, wherever that is
             after = page.earliest_sequence - 1
         check_cursor(request.session_id, request.log, after, page)
@@ -118,9 +116,10 @@ class InferenceService:
         rest = pb.ListEventsResponse(
             after_sequence=after,
             through_sequence=through,
-            next_page_token=page_token("ListEvents", filters, next_page),
+            next_page_token=page_token("ListEvents", filters + page.log.encode(), next_page),
             log=page.log,
             head_sequence=page.head_sequence,
+            earliest_sequence=page.earliest_sequence,
         )
         return b"".join((*(chunk.data for chunk in chunks), rest.SerializeToString()))
 

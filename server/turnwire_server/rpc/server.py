@@ -39,8 +39,8 @@ RPC_GRACE_SECONDS = 2.0
 class RpcServer:
     """The contract on one address. Health is SERVING from start() until the server begins to drain."""
 
-    def __init__(self, runtime: Runtime, mint: Mint) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS)
+    def __init__(self, runtime: Runtime, mint: Mint, rpcs_max: int) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=rpcs_max)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = {"InferenceService": InferenceService(runtime, mint), "SessionService": SessionService(runtime)}
@@ -51,19 +51,21 @@ class RpcServer:
         reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self._names = ("", *names)
 
-    async def start(self, address: str) -> int:
-        """Listen on `host:port` and serve; return the port, which the system chooses for port 0.
+    def bind(self, address: str) -> int:
+        """Take `host:port`; return the port, which the system chooses for port 0.
 
-        Errors: OSError when the address cannot be bound.
+        Errors: OSError when the address cannot be taken.
         """
         try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            msg = f"cannot listen on {address}: {error}; is another server running there?"
-            raise OSError(msg) from error
+            return self._server.add_insecure_port(address)
+        except RuntimeError:
+            msg = f"cannot listen on {address}: it is taken, or not of this machine; choose another --listen"
+            raise OSError(msg) from None
+
+    async def start(self) -> None:
+        """Serve."""
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        return port
 
     async def begin_drain(self) -> None:
         """Tell health checkers that nothing new is taken; rpcs go on."""

@@ -1,12 +1,21 @@
 """SessionService: translates, calls the store, translates back."""
 
+from functools import partial
+
 from turnwire.v1 import session_service_pb2 as pb
 from turnwire.v1 import turn_pb2
 from turnwire_server.domain.errors import FeatureNotImplementedError, TurnNotOpenedError
 from turnwire_server.domain.session import NewSession
 from turnwire_server.domain.turn import TurnView
 from turnwire_server.rpc.call import Caller
-from turnwire_server.rpc.paging import BLOCKS_MAX, page_size, page_token
+from turnwire_server.rpc.paging import (
+    BLOCKS_MAX,
+    blocks_token,
+    decode_blocks_token,
+    page_size,
+    page_token,
+    read_turn_of,
+)
 from turnwire_server.runtime.runtime import Runtime
 from turnwire_server.stores.base import Idempotency
 from turnwire_server.wire import session, turn
@@ -31,9 +40,8 @@ class SessionService:
         if request.idempotency_key:
             content = fingerprint(request, ("idempotency_key",))
             idempotency = Idempotency("CreateSession", request.idempotency_key, content)
-        if new.profile:
-            self._runtime.profiles.get(new.profile)
-        made, created = await self._store.create_session(caller.principal, new, idempotency)
+        check = partial(self._runtime.profiles.get, new.profile) if new.profile else None
+        made, created = await self._store.create_session(caller.principal, new, idempotency, check)
         return pb.CreateSessionResponse(session=session.to_proto(made), created=created)
 
     async def get_session(self, request: pb.GetSessionRequest, caller: Caller) -> pb.GetSessionResponse:
@@ -72,24 +80,20 @@ class SessionService:
 
     async def get_turn(self, request: pb.GetTurnRequest, caller: Caller) -> pb.GetTurnResponse:
         """Serve GetTurn."""
+        request.view = request.view or turn_pb2.TURN_VIEW_FULL
+        filters, view, limit = filters_of(request), TurnView(request.view), request.page_size or BLOCKS_MAX
+        index: int | None = request.at.index if request.at.HasField("index") else None
+        offset = 0
+        if request.page_token:
+            index, offset = decode_blocks_token(filters, request.page_token)
         if request.WhichOneof("target") == "inference_id":
             inference = await self._store.get_inference(caller.principal, request.inference_id)
             if inference.turn_index is None:
                 raise TurnNotOpenedError(inference_id=request.inference_id)
-            session_id: str = inference.session_id
-            index: int | None = inference.turn_index
+            page = await read_turn_of(self._store, caller.principal, inference, view, offset, limit)
         else:
-            session_id = request.at.session_id
-            index = request.at.index if request.at.HasField("index") else None
-        request.view = request.view or turn_pb2.TURN_VIEW_FULL
-        filters = filters_of(request)
-        offset = decode_page_token("GetTurn", filters, request.page_token) if request.page_token else 0
-        page = await self._store.get_turn(
-            caller.principal, session_id, index, TurnView(request.view), offset, request.page_size or BLOCKS_MAX
-        )
-        return pb.GetTurnResponse(
-            turn=turn.to_proto(page.turn), next_page_token=page_token("GetTurn", filters, page.next)
-        )
+            page = await self._store.get_turn(caller.principal, request.at.session_id, index, view, offset, limit)
+        return pb.GetTurnResponse(turn=turn.to_proto(page.turn), next_page_token=blocks_token(filters, page))
 
     async def list_turns(self, request: pb.ListTurnsRequest, caller: Caller) -> pb.ListTurnsResponse:
         """Serve ListTurns."""

@@ -45,5 +45,7 @@ def check_supported(command: StartCommand) -> None:
         raise FeatureNotImplementedError(feature=f"conflict_policy {command.conflict_policy.name}")
     if command.attempts_max > 1:
         raise FeatureNotImplementedError(feature="attempts_max above 1")
+    if command.overrides.output_schema:
+        raise FeatureNotImplementedError(feature="output_schema")
     if any(tool.approval_required or tool.placement is ToolPlacement.SERVER for tool in command.overrides.tools):
         raise FeatureNotImplementedError(feature="tools with approval, and tools of the server")

@@ -17,7 +17,9 @@ from turnwire_server.domain.errors import (
     EngineFailedError,
     EngineOptionsInvalidError,
     InferenceError,
+    SessionNotFoundError,
     StoreUnavailableError,
+    TurnNotFoundError,
 )
 from turnwire_server.domain.event import (
     Cancelled,
@@ -30,7 +32,7 @@ from turnwire_server.domain.event import (
     Succeeded,
 )
 from turnwire_server.domain.ids import Mint
-from turnwire_server.domain.inference import FinishClass, Usage
+from turnwire_server.domain.inference import FinishClass
 from turnwire_server.domain.profile import Profile
 from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
 from turnwire_server.domain.turn import Block, BlockStatus, System, TurnView
@@ -49,6 +51,16 @@ from turnwire_server.telemetry.logs import bound_to, logger
 # How long a cancelled engine may take to stop (contract: Cancel). One that does not is abandoned: it keeps its task and
 # nothing else.
 ENGINE_STOP_SECONDS = 1.0
+
+# The finish classes of an inference that SUCCEEDED.
+_PRODUCED = frozenset(
+    {
+        FinishClass.COMPLETED,
+        FinishClass.MAX_TOKENS,
+        FinishClass.MAX_ITERATIONS,
+        FinishClass.TOOL_CALLS_PENDING,
+    }
+)
 
 log = logger()
 
@@ -73,8 +85,6 @@ class Attempt:
         self._engine = engine
         self._ports = ports
         self._fold = Fold()
-        self._usage = Usage()
-        self._model = ""
         self._unsent: tuple[bytes, ...] = ()
         self._stop: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._log = AttemptLog(ports.store, claim.lease, claim.position, ports.encode, ports.clock)
@@ -105,8 +115,8 @@ class Attempt:
                     log.warning("attempt given up: the inference is not ours any more")
                     return
                 await self._finish(outcome)
-            except Fenced:
-                log.warning("attempt given up: another owner has the inference, or it has ended")
+            except (Fenced, SessionNotFoundError, TurnNotFoundError):
+                log.warning("attempt given up: another owner has the inference, or its session was deleted")
             except StoreUnavailableError:
                 log.error("attempt given up: the store did not answer; it will be recovered", exc_info=True)  # noqa: G201
 
@@ -149,7 +159,7 @@ class Attempt:
             log.warning("engine failed while it was stopped", engine=self.claim.engine, exc_info=error)
 
     async def _call_engine(self, blocks: tuple[Block, ...]) -> EngineResult:
-        output = Output(self._tell, self._fold.text, self._ports.mint)
+        output = Output(self._tell, self._fold, self._ports.mint)
         entity = self._ports.mint()
         config = self.claim.inference.config
         call = EngineCall(
@@ -163,17 +173,26 @@ class Attempt:
             options=self._options(),
         )
         await self._tell(EngineCallStarted(1, self.claim.engine, config.model), entity)
-        result = await self._engine.run(call, output.take)
+        try:
+            result = await self._engine.run(call, output.take)
+        except (SystemExit, KeyboardInterrupt) as error:  # a defect of the engine does not end the server
+            msg = f"the engine raised {type(error).__name__}"
+            raise RuntimeError(msg) from error
         await output.end()
         finish_class = FinishClass.TOOL_CALLS_PENDING if output.has_tool_calls else result.finish_class
-        self._usage += result.usage
-        self._model = result.model
+        if finish_class not in _PRODUCED:
+            msg = f"the engine returned with the finish class {finish_class.name}"
+            raise RuntimeError(msg)
         await self._tell(EngineCallFinished(result.usage, finish_class, result.stop_reason, result.model), entity)
         return EngineResult(finish_class, result.usage, result.stop_reason, result.model)
 
     def _options(self) -> dict[str, object]:
         text = self.claim.overrides.engine_options
-        own: object = json.loads(text) if text else {}
+        try:
+            own: object = json.loads(text) if text else {}
+        except (ValueError, RecursionError) as error:  # JSON that the contract allows and Python does not read
+            msg = f"engine_options cannot be read: {error}"
+            raise EngineOptionsInvalidError(msg, engine=self.claim.engine) from None
         if not isinstance(own, dict):
             raise EngineOptionsInvalidError("engine_options must be one JSON object", engine=self.claim.engine)
         return {**self._profile.engine_options, **cast("dict[str, object]", own)}
@@ -200,8 +219,9 @@ class Attempt:
             entity,
             inference.attempt,
         )
-        await self._log.emit(event)
-        self._fold.apply(event)
+        self._log.put(event)
+        self._fold.apply(event)  # before any wait: what is in the log is in the turn, also when the wait is cancelled
+        await self._log.wait_for_room()
 
     def _outcome(self, engine: asyncio.Task[EngineResult]) -> Outcome:
         if engine.cancelled():  # an engine that raises CancelledError by itself is a defect of the engine
@@ -216,7 +236,7 @@ class Attempt:
                 return Failed(EngineFailedError(engine=self.claim.engine).failure())
 
     async def _finish(self, outcome: Outcome) -> None:
-        ending = Ending(outcome, self._usage, self._model, self._fold.blocks(), self._unsent)
+        ending = Ending(outcome, self._fold.usage, self._fold.model, self._fold.blocks(), self._unsent)
         give_up = self._ports.clock.monotonic() + STORE_PATIENCE_SECONDS
         while True:
             try:

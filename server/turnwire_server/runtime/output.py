@@ -1,7 +1,8 @@
 """What an engine says, told as events: the pieces of one engine call become starts, deltas and finals.
 
 Deltas of one entity carry the offset of their first byte; a final carries the complete text. The same events are
-folded as they are made, so the blocks of the turn are what the watchers saw.
+folded as they are told, so the blocks of the turn are what the watchers saw. An engine that breaks the rules of its
+port is stopped here, before it can spoil the log.
 """
 
 import json
@@ -26,13 +27,24 @@ from turnwire_server.domain.event import (
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.tool import ToolCall
 from turnwire_server.engines.base import EngineChunk, PartDelta, PartEnd, PartKind, PartStart
+from turnwire_server.events.snapshot import Fold
 
-# What one block of output may have; a text block of the contract has at most this, and the arguments of a call half
-# of it.
-OUTPUT_BYTES_MAX = 2 * 1024 * 1024
+# What one block of output may have in bytes: what the contract allows a text, and the arguments of a call.
+BLOCK_BYTES_MAX: Mapping[PartKind, int] = MappingProxyType(
+    {PartKind.TEXT: 2 * 1024 * 1024, PartKind.THINKING: 2 * 1024 * 1024, PartKind.TOOL_CALL: 1024 * 1024}
+)
 
-# What a provider may want back with its reasoning: signature, opaque form, summary. Text and this keep below 3 MiB.
-REASONING_EXTRAS_MAX = 512 * 1024
+# What all output of one engine call may have in bytes. It is held in memory and committed as a whole.
+OUTPUT_BYTES_MAX = 16 * 1024 * 1024
+
+# What goes back to a provider with its reasoning may have in bytes: the summary and the opaque form together keep the
+# block below 3 MiB, and signature and item keep its final below 256 KiB when the rest is left out.
+REASONING_BYTES_MAX = 512 * 1024
+SIGNATURE_BYTES_MAX = 64 * 1024
+ITEM_BYTES_MAX = 512
+
+# What the contract allows the id and the name of a tool call, in characters.
+TOOL_CALL_LENGTH_MAX = 256
 
 # A piece that is longer is cut, so that its event keeps well below 256 KiB.
 DELTA_CHARACTERS_MAX = 32 * 1024
@@ -55,14 +67,20 @@ class _Part:
     is_whole_call: bool = False
 
 
-class Output:
-    """The output of one engine call. `tell` takes each payload with the entity that it is about."""
+class BrokenOutput(Exception):  # noqa: N818 - a defect of an engine, never an error of the contract
+    """An engine broke the rules of its port."""
 
-    def __init__(self, tell: Tell, text_of: Callable[[str], str], mint: Mint) -> None:
+
+class Output:
+    """The output of one engine call. `tell` takes each payload with its entity, and folds it into `fold`."""
+
+    def __init__(self, tell: Tell, fold: Fold, mint: Mint) -> None:
         self._tell = tell
-        self._text_of = text_of
+        self._fold = fold
         self._mint = mint
         self._parts: dict[int, _Part] = {}
+        self._byte_count = 0
+        self._error: Exception | None = None
 
     @property
     def has_tool_calls(self) -> bool:
@@ -70,27 +88,54 @@ class Output:
         return any(part.is_whole_call for part in self._parts.values())
 
     async def take(self, chunk: EngineChunk) -> None:
-        """Take one piece. Errors: OutputTooLargeError."""
-        match chunk:
-            case PartStart():
-                await self._start(chunk)
-            case PartDelta():
-                await self._delta(self._parts[chunk.part], chunk.delta)
-            case PartEnd():
-                await self._end(self._parts[chunk.part], chunk)
+        """Take one piece. Errors: OutputTooLargeError, BrokenOutput; after one, every further call raises it again."""
+        try:
+            if self._error:
+                raise self._error
+            match chunk:
+                case PartStart():
+                    await self._start(chunk)
+                case PartDelta():
+                    await self._delta(self._open_part(chunk.part), chunk.delta)
+                case PartEnd():
+                    await self._end(self._open_part(chunk.part), chunk)
+        except (OutputTooLargeError, BrokenOutput) as error:
+            self._error = error
+            raise
 
     async def end(self) -> None:
-        """End the parts that the engine left open: it returned, so they are complete."""
-        for number, part in self._parts.items():
+        """End the parts that the engine left open: it returned, so they are complete. Errors: those of take()."""
+        if self._error:
+            raise self._error
+        for number, part in tuple(self._parts.items()):
             if not part.is_ended:
-                await self._end(part, PartEnd(number))
+                await self.take(PartEnd(number))
+        self._error = BrokenOutput("the engine went on after it had returned")
+
+    def _open_part(self, number: int) -> _Part:
+        part = self._parts.get(number)
+        if part is None or part.is_ended:
+            msg = f"the engine went on with part {number}, which is not open"
+            raise BrokenOutput(msg)
+        return part
 
     async def _start(self, start: PartStart) -> None:
+        if start.part in self._parts:
+            msg = f"the engine began part {start.part} twice"
+            raise BrokenOutput(msg)
         is_call = start.kind is PartKind.TOOL_CALL
-        part = _Part(start.kind, start.id if is_call and start.id else self._mint(), start.name)
+        if is_call and not 0 < len(start.name) <= TOOL_CALL_LENGTH_MAX:
+            msg = f"the engine called a tool with a name of {len(start.name)} characters"
+            raise BrokenOutput(msg)
+        part = _Part(start.kind, self._entity(start.id if is_call else ""), start.name)
         self._parts[start.part] = part
         if is_call:
             await self._begin(part)
+
+    def _entity(self, wished: str) -> str:
+        # A model's own id for a call is kept if it can be: models count from 1 with each call, or repeat themselves.
+        is_usable = 0 < len(wished) <= TOOL_CALL_LENGTH_MAX and wished not in self._fold
+        return wished if is_usable else self._mint()
 
     async def _begin(self, part: _Part) -> None:
         # A block is told once there is something in it: an engine may begin a part and never say anything.
@@ -114,22 +159,25 @@ class Output:
         for begin in range(0, len(delta), DELTA_CHARACTERS_MAX):
             piece = delta[begin : begin + DELTA_CHARACTERS_MAX]
             offset = part.byte_count
-            part.byte_count += len(piece) if piece.isascii() else len(piece.encode())
-            limit = OUTPUT_BYTES_MAX // 2 if part.kind is PartKind.TOOL_CALL else OUTPUT_BYTES_MAX
-            if part.byte_count > limit:
-                raise OutputTooLargeError(output_bytes_max=limit)
+            size = len(piece) if piece.isascii() else len(piece.encode())
+            part.byte_count += size
+            self._byte_count += size
+            _check_size(part.byte_count, BLOCK_BYTES_MAX[part.kind])
+            _check_size(self._byte_count, OUTPUT_BYTES_MAX)
             await self._tell(_DELTAS[part.kind](piece, offset), part.entity)
 
     async def _end(self, part: _Part, end: PartEnd) -> None:
         part.is_ended = True
-        extras = (end.signature, end.encrypted_content, end.summary, end.item)
-        if sum(map(len, extras)) > REASONING_EXTRAS_MAX:
-            raise OutputTooLargeError(output_bytes_max=REASONING_EXTRAS_MAX)
-        if part.kind is PartKind.THINKING and any(extras):
+        _check_size(len(end.summary.encode()) + len(end.encrypted_content.encode()), REASONING_BYTES_MAX)
+        _check_size(len(end.signature.encode()), SIGNATURE_BYTES_MAX)
+        _check_size(len(end.item.encode()), ITEM_BYTES_MAX)
+        if part.kind is PartKind.THINKING and (end.summary or end.encrypted_content or end.signature or end.item):
             await self._begin(part)
-        if not part.is_begun:
-            return
-        text = self._text_of(part.entity)
+        if part.is_begun:
+            await self._tell_final(part, end)
+
+    async def _tell_final(self, part: _Part, end: PartEnd) -> None:
+        text = self._fold.text(part.entity)
         match part.kind:
             case PartKind.TEXT:
                 await self._tell(LlmFinal(text, part.byte_count), part.entity)
@@ -149,6 +197,11 @@ class Output:
                 if part.is_whole_call:
                     await self._tell(ToolCallCompleted(ToolCall(part.entity, part.name, text)), part.entity)
                 await self._tell(ToolDone(), part.entity)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise OutputTooLargeError(output_bytes_max=limit)
 
 
 def _is_object(args: str) -> bool:

@@ -1,6 +1,7 @@
 """The session runtime: what the rpcs do, without gRPC."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
 
 from turnwire_server.domain.clock import Clock
@@ -13,6 +14,9 @@ from turnwire_server.events.subscription import Delivery, Subscription, subscrib
 from turnwire_server.runtime.admission import check_supported, decide_start
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import SessionStore, StartCommand, Started
+
+# How often a wait asks the store, whatever it was told: a hint may have been lost.
+ASK_STORE_SECONDS = 5.0
 
 _CLIENT_ACTS = frozenset({InferenceState.WAITING_FOR_TOOLS, InferenceState.PAUSED})
 
@@ -41,6 +45,7 @@ class Runtime:
         self._heartbeat_seconds = heartbeat_seconds
         self._watchers_max = watchers_max
         self._is_draining = False
+        self._stream_count = 0
 
     def check_accepting(self) -> None:
         """Refuse what would begin something new while the server drains. Errors: DrainingError."""
@@ -67,12 +72,12 @@ class Runtime:
             return inference
         with self._fanout.watch(principal, inference.session_id) as topic:
             while True:
-                seen = topic.transitioned.count
+                seen, is_closed = topic.transitioned.count, topic.is_closed
                 inference = await self.store.get_inference(principal, inference_id)
                 left = give_up - self._clock.monotonic()
-                if left <= 0 or topic.is_closed or _is_met(inference, until):
+                if left <= 0 or is_closed or _is_met(inference, until):
                     return inference
-                await self._clock.wait_for(topic.transitioned.wait_beyond(seen), left)
+                await self._clock.wait_for(topic.transitioned.wait_beyond(seen), min(left, ASK_STORE_SECONDS))
 
     async def cancel(self, principal: str, target: str, reason: str, *, is_session: bool) -> Inference:
         """Request a cancel. Errors: those of the rpc Cancel."""
@@ -84,13 +89,22 @@ class Runtime:
     def subscribe(self, request: Subscription) -> AsyncGenerator[Delivery]:
         """Watch a session's log. Errors: those of the rpc SubscribeEvents."""
         self.check_accepting()
-        if self._fanout.watcher_count >= self._watchers_max:
+        if self._stream_count >= self._watchers_max:
             raise TooManyWatchersError(watchers_max=self._watchers_max)
-        return subscribe(self.store, self._fanout, request, self._clock, self._heartbeat_seconds)
+        return self._counted(subscribe(self.store, self._fanout, request, self._clock, self._heartbeat_seconds))
+
+    async def _counted(self, deliveries: AsyncGenerator[Delivery]) -> AsyncGenerator[Delivery]:
+        self._stream_count += 1
+        try:
+            async with aclosing(deliveries):
+                async for delivery in deliveries:
+                    yield delivery
+        finally:
+            self._stream_count -= 1
 
     @property
     def watcher_count(self) -> int:
-        """How many streams and waits there are now."""
+        """How many streams and waits watch a session now."""
         return self._fanout.watcher_count
 
     async def drain(self, grace_seconds: float) -> None:

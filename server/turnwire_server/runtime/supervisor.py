@@ -4,7 +4,8 @@ Hints from the bus make it fast; the periodic look at the store makes it right w
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Collection, Mapping
+from typing import TypeVar
 
 from turnwire_server.domain.errors import EngineFailedError, StoreUnavailableError
 from turnwire_server.domain.event import Failed
@@ -22,6 +23,8 @@ RECONCILE_SECONDS = 0.5
 
 # The most inferences that one call claims, so that claiming never keeps the store for long.
 CLAIM_MAX = 64
+
+T = TypeVar("T")
 
 log = logger()
 
@@ -48,6 +51,7 @@ class Supervisor:
         self._running_max = running_max
         self._attempts: dict[str, Attempt] = {}
         self._suspects: set[str] = set()
+        self._failures: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._is_draining = False
@@ -59,9 +63,12 @@ class Supervisor:
         return len(self._attempts)
 
     async def recover(self) -> None:
-        """End what processes before this one have left running. To be called before run()."""
+        """End what processes before this one have left running. To be called before run().
+
+        One that cannot be ended now is an orphan, and tried again with every round.
+        """
         for claim in await self._ports.store.reap(self._owner):
-            await recover(self._ports.store, claim, self._decode)
+            await self._guarded("recovery", recover(self._ports.store, claim, self._decode))
 
     async def run(self) -> None:
         """Claim and run inferences until drain() is over."""
@@ -107,17 +114,26 @@ class Supervisor:
                 await self._ports.clock.wait_for(self._wake.wait(), RECONCILE_SECONDS)
 
     async def _claim(self, room: int) -> tuple[Claim, ...]:
+        return await self._guarded("claiming", self._ports.store.claim(self._owner, room)) or ()
+
+    async def _guarded(self, what: str, work: Awaitable[T]) -> T | None:
+        """Do one piece of work. That it fails is logged; it must not end the others, and has its next round."""
         try:
-            return await self._ports.store.claim(self._owner, room)
-        except StoreUnavailableError:
-            log.warning("cannot claim: the store did not answer")
-            return ()
+            done = await work
+        except Exception as error:
+            self._failures[what] = count = self._failures.get(what, 0) + 1
+            if count & (count - 1) == 0:  # a store that stays away is told after 1, 2, 4, 8, ... rounds
+                cause = error.__cause__ if isinstance(error, StoreUnavailableError) else error
+                log.error("failed; it will be tried again", work=what, failures=count, exc_info=cause or error)
+            return None
+        self._failures.pop(what, None)
+        return done
 
     def _launch(self, attempts: asyncio.TaskGroup, claim: Claim) -> None:
         profile = self._profiles.by_name.get(claim.inference.profile)
         engine = self._engines.get(claim.engine)
         if profile is None or engine is None:  # queued before a restart that took its profile away
-            attempts.create_task(self._refuse(claim))
+            attempts.create_task(self._guarded("refusing", self._refuse(claim)))
             return
         attempt = Attempt(claim, profile, engine, self._ports)
         self._attempts[claim.inference.inference_id] = attempt
@@ -145,24 +161,26 @@ class Supervisor:
     async def _reconcile_forever(self) -> None:
         while True:
             await self._ports.clock.sleep(RECONCILE_SECONDS)
-            try:
-                await self._reconcile()
-            except StoreUnavailableError:
-                log.warning("cannot reconcile: the store did not answer")
+            await self._guarded("reconciling", self._reconcile())
+            await self._guarded("expiring", self._ports.store.expire(self._ports.clock.now()))
 
     async def _reconcile(self) -> None:
-        """Compare what we run with what the store says that we run, and end what waited in line past its deadline."""
+        """Compare what we run with what the store says that we run."""
         known = set(self._attempts)
-        ours = {claim.inference.inference_id: claim for claim in await self._ports.store.heartbeat(self._owner)}
+        ours = {running.inference_id: running for running in await self._ports.store.heartbeat(self._owner)}
         for inference_id, attempt in tuple(self._attempts.items()):
-            if claim := ours.get(inference_id):
-                if claim.inference.cancel_requested_time is not None:
+            if running := ours.get(inference_id):
+                if running.is_cancel_requested:
                     attempt.cancel()
             elif inference_id in known:
                 attempt.forget()
         # One that was just claimed is not in our list yet; one that is missing twice was left by a defect.
         missing = set(ours) - set(self._attempts)
-        for inference_id in missing & self._suspects:
-            await recover(self._ports.store, ours[inference_id], self._decode)
-        self._suspects = missing - self._suspects
-        await self._ports.store.expire(self._ports.clock.now())
+        orphans = missing & self._suspects
+        self._suspects = missing
+        if orphans:
+            await self._take_over(orphans)
+
+    async def _take_over(self, orphans: Collection[str]) -> None:
+        for claim in await self._ports.store.reap(self._owner, orphans):
+            await self._guarded("recovery", recover(self._ports.store, claim, self._decode))

@@ -10,9 +10,11 @@ Rules that every implementation keeps, and that stores' one test suite checks:
 - An inference is written under its lease only: a call with another lease, or from another position, is Fenced and
   changes nothing.
 - At most one inference of a session is active; the schema itself enforces it.
+- A call that raises changed nothing, also when it raises for what cannot be encoded; only after
+  StoreUnavailableError is it unknown.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
@@ -129,6 +131,14 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A running inference as its owner has to know it all the time: no more than is cheap to read."""
+
+    inference_id: str
+    is_cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """How an attempt ended: the blocks that it produced, and the encoded events that were not appended yet."""
 
@@ -184,12 +194,19 @@ class SessionStore(Protocol):
     """Sessions, turns, inferences and their event logs."""
 
     async def create_session(
-        self, principal: str, new: NewSession, idempotency: Idempotency | None
+        self,
+        principal: str,
+        new: NewSession,
+        idempotency: Idempotency | None,
+        check: Callable[[], object] | None = None,
     ) -> tuple[Session, bool]:
         """Create a session; return it and whether this call created it.
 
+        `check` is called after the idempotency gate and before anything else, inside the transaction, on whatever
+        thread that runs: pure, and fast. It raises a RequestError to refuse; then the key stays free.
+
         Errors: SessionAlreadyExistsError, IdempotencyKeyReusedError; SessionNotFoundError when what the key made is
-        gone.
+        gone; what `check` raises.
         """
         ...
 
@@ -266,12 +283,19 @@ class SessionStore(Protocol):
         """End every QUEUED inference whose deadline has passed, FAILED with DEADLINE_EXCEEDED; return them."""
         ...
 
-    async def heartbeat(self, owner: str) -> tuple[Claim, ...]:
-        """Return what runs under leases of `owner`: what an owner reconciles its own list with."""
+    async def heartbeat(self, owner: str) -> tuple[Running, ...]:
+        """Return what runs under leases of `owner`, in any order: what an owner reconciles its own list with.
+
+        Cheap enough to be called several times a second, however much runs.
+        """
         ...
 
-    async def reap(self, owner: str) -> tuple[Claim, ...]:
-        """Take over, under new leases, what runs under leases of other owners, all of which are dead."""
+    async def reap(self, owner: str, orphans: Collection[str] = ()) -> tuple[Claim, ...]:
+        """Take over, under new leases, what runs under leases of other owners, all of which are dead.
+
+        `orphans` are inferences that run under leases of `owner` itself, which lost track of them: taken over as well.
+        One that does not run any more is left out.
+        """
         ...
 
     async def get_inference(self, principal: str, inference_id: str) -> Inference:

@@ -17,7 +17,7 @@ from turnwire_server.wire.session import to_proto as session_to_proto
 from turnwire_server.wire.turn import encode_block
 
 # How long an idempotency key lives at least after its session is gone (contract: CreateSession, DeleteSession).
-IDEMPOTENCY_KEY_AGE_MIN = timedelta(hours=24)
+IDEMPOTENCY_KEY_ORPHAN_AGE_MIN = timedelta(hours=24)
 
 
 def new_session(new: NewSession, log: str, mint: Mint, now: datetime) -> Session:

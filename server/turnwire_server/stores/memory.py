@@ -4,7 +4,7 @@ It is the model that the other stores are compared with, so it is written to be 
 it refuses before it changes anything.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from turnwire_server.stores.base import (
     LogPage,
     OnCommit,
     Page,
+    Running,
     SessionState,
     StartCommand,
     Started,
@@ -39,15 +40,16 @@ from turnwire_server.stores.intake import (
     block_content,
     changed_session,
     check_revision,
-    complete_blocks,
     deadline_outcome,
+    encode_map,
     inference_bytes,
     new_inference,
     session_bytes,
 )
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
 from turnwire_server.stores.log import take_chunks, take_listing, take_page
-from turnwire_server.stores.memory_state import HeldInference, HeldSession, HeldTurn, State
+from turnwire_server.stores.memory_state import HeldInference, HeldSession, HeldTurn, State, encoded_blocks
+from turnwire_server.wire.inference import overrides_to_proto
 
 T = TypeVar("T")
 
@@ -68,11 +70,17 @@ class MemorySessionStore:
         return self._open
 
     async def create_session(
-        self, principal: str, new: NewSession, idempotency: Idempotency | None
+        self,
+        principal: str,
+        new: NewSession,
+        idempotency: Idempotency | None,
+        check: Callable[[], object] | None = None,
     ) -> tuple[Session, bool]:
         """See SessionStore."""
         if made := self._state.pass_gate(principal, idempotency):
             return made.session.shown(), False
+        if check:
+            check()
         held = self._state.build_session(principal, new)
         self._state.keep(held, None, idempotency)
         return held.shown(), True
@@ -99,7 +107,9 @@ class MemorySessionStore:
         """See SessionStore."""
         held = self._state.session(principal, session_id)
         check_revision(held.session, revision)
-        held.session = changed_session(held.session, change, self._now())
+        changed = changed_session(held.session, change, self._now())
+        session_bytes(changed)
+        held.session = changed
         return held.shown()
 
     async def delete_session(self, principal: str, session_id: str, revision: int | None, *, force: bool) -> None:
@@ -124,8 +134,7 @@ class MemorySessionStore:
         displaced = find_displaced(command.conflict_policy, line)
         parent = choose_parent(command, displaced)
         admission = decide(command, _read_state(session, line, parent))
-        if displaced:
-            self._state.flag_cancel(self._state.inference(command.principal, displaced.unfinished.inference_id), "")
+        _check_encodable(command)
         inference = HeldInference(
             key=self._state.next_key(),
             session=session,
@@ -134,11 +143,13 @@ class MemorySessionStore:
             engine=admission.engine,
             parent=parent,
             rank=decide_rank(command.conflict_policy, line),
-            blocks=list(complete_blocks(command.input, self._mint)),
+            blocks=list(encoded_blocks(command.input, self._mint)),
         )
-        self._state.keep(session, inference, command.idempotency)
-        position = inference.shown().queue_position or 1
+        position = _queue_position(inference, line)
         self._state.move(inference, transitions.enqueue(inference.inference, position, inference.inference.create_time))
+        self._state.keep(session, inference, command.idempotency)
+        if displaced:
+            self._state.flag_cancel(self._state.inference(command.principal, displaced.unfinished.inference_id), "")
         self._publish()
         return Started(inference.shown(), created=True)
 
@@ -148,8 +159,7 @@ class MemorySessionStore:
         first = [line[0] for line in lines if line and line[0].inference.state is InferenceState.QUEUED]
         claimed = sorted(first, key=lambda held: held.key)[:limit]
         for held in claimed:
-            turn = None if held.turn else self._state.open_turn(held)
-            self._state.move(held, transitions.begin(held.inference, held.engine, turn, self._now()))
+            self._state.begin(held)
             held.owner, held.lease = owner, self._mint()
         self._publish()
         return tuple(held.claim() for held in claimed)
@@ -208,13 +218,18 @@ class MemorySessionStore:
         self._publish()
         return tuple(held.shown() for held in expired)
 
-    async def heartbeat(self, owner: str) -> tuple[Claim, ...]:
+    async def heartbeat(self, owner: str) -> tuple[Running, ...]:
         """See SessionStore."""
-        return tuple(held.claim() for held in self._state.running() if held.owner == owner)
+        return tuple(
+            Running(held.inference.inference_id, held.inference.cancel_requested_time is not None)
+            for held in self._state.running()
+            if held.owner == owner
+        )
 
-    async def reap(self, owner: str) -> tuple[Claim, ...]:
+    async def reap(self, owner: str, orphans: Collection[str] = ()) -> tuple[Claim, ...]:
         """See SessionStore."""
-        lost = [held for held in self._state.running() if held.owner != owner]
+        running = self._state.running()
+        lost = [held for held in running if held.owner != owner or held.inference.inference_id in orphans]
         for held in lost:
             held.owner, held.lease = owner, self._mint()
         return tuple(held.claim() for held in lost)
@@ -282,6 +297,18 @@ def _read_state(session: HeldSession, line: Sequence[InLine], parent: Parent) ->
     if parent.is_fixed and index is not None and turn is None:
         raise TurnNotFoundError(session_id=session.session.session_id, index=index)
     return SessionState(session.shown(), tuple(place.unfinished for place in line), turn.shown() if turn else None)
+
+
+def _check_encodable(command: StartCommand) -> None:
+    """Raise what a store raises that writes a start to a file."""
+    overrides_to_proto(command.overrides)
+    encode_map(command.metadata)
+    encode_map(command.data)
+
+
+def _queue_position(inference: HeldInference, line: Sequence[InLine]) -> int:
+    before = [place for place in line if place.unfinished.is_active or place.rank < inference.rank]
+    return 1 + sum(place.unfinished.state is InferenceState.QUEUED for place in before)
 
 
 def _newest_first(held: Iterable[tuple[int, T]], before: int | None) -> list[tuple[int, T]]:

@@ -14,14 +14,17 @@ from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import InferenceRef, NewSession, Session
-from turnwire_server.domain.transitions import Transition, end, request_cancel
+from turnwire_server.domain.transitions import Transition, begin, end, request_cancel
 from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
 from turnwire_server.stores.base import Claim, Commit, Ending, Fenced, Idempotency, Lease, StartCommand, Unfinished
 from turnwire_server.stores.intake import (
-    IDEMPOTENCY_KEY_AGE_MIN,
+    IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
+    block_content,
     complete_blocks,
     encode_map,
+    inference_bytes,
     new_session,
+    session_bytes,
     turn_metadata,
 )
 from turnwire_server.stores.line import InLine, Parent
@@ -100,6 +103,7 @@ class HeldSession:
     chunks: list[Chunk] = field(default_factory=list[Chunk])
     inferences: list[HeldInference] = field(default_factory=list[HeldInference])
     turns: list[HeldTurn] = field(default_factory=list[HeldTurn])
+    delete_time: datetime | None = None
 
     @property
     def head(self) -> int:
@@ -140,13 +144,15 @@ class Made:
     """What the first call with an idempotency key made."""
 
     fingerprint: bytes
-    create_time: datetime
     session: HeldSession
     inference: HeldInference | None = None
 
 
 class State:
-    """Everything that the store has, and how it changes. What is committed by one call gathers in `commits`."""
+    """Everything that the store has, and how it changes. What is committed by one call gathers in `commits`.
+
+    What changes something encodes it first, as stores do that write it to a file: so it changes nothing if that fails.
+    """
 
     def __init__(self, now: Callable[[], datetime], mint: Mint) -> None:
         self.now = now
@@ -196,25 +202,23 @@ class State:
         made = self._made.get((principal, idempotency.rpc, idempotency.key)) if idempotency else None
         if idempotency and made and made.fingerprint != idempotency.fingerprint:
             raise IdempotencyKeyReusedError(rpc=idempotency.rpc)
-        if made and not self._is_kept(made.session):
+        if made and made.session.delete_time:
             raise SessionNotFoundError(session_id=made.session.session.session_id)
         return made
 
     def forget_keys(self) -> None:
-        """Forget the idempotency keys whose session is gone and that are old enough."""
-        oldest = self.now() - IDEMPOTENCY_KEY_AGE_MIN
+        """Forget the idempotency keys whose session has been gone for long enough."""
+        oldest = self.now() - IDEMPOTENCY_KEY_ORPHAN_AGE_MIN
         for key, made in list(self._made.items()):
-            if made.create_time < oldest and not self._is_kept(made.session):
+            if made.session.delete_time and made.session.delete_time < oldest:
                 del self._made[key]
-
-    def _is_kept(self, held: HeldSession) -> bool:
-        return self.sessions.get((held.principal, held.session.session_id)) is held
 
     def build_session(self, principal: str, new: NewSession) -> HeldSession:
         """Return a new session that is not kept yet. Errors: SessionAlreadyExistsError."""
         session = new_session(new, f"{self.mint()}.{self._incarnation}", self.mint, self.now())
         if (principal, session.session_id) in self.sessions:
             raise SessionAlreadyExistsError(session_id=session.session_id)
+        session_bytes(session)
         return HeldSession(self.next_key(), principal, session, new.ttl)
 
     def keep(self, session: HeldSession, inference: HeldInference | None, idempotency: Idempotency | None) -> None:
@@ -224,18 +228,19 @@ class State:
             session.inferences.append(inference)
             self.inferences[session.principal, inference.inference.inference_id] = inference
         if idempotency:
-            made = Made(idempotency.fingerprint, self.now(), session, inference)
+            made = Made(idempotency.fingerprint, session, inference)
             self._made[session.principal, idempotency.rpc, idempotency.key] = made
 
     def drop(self, session: HeldSession) -> None:
         """Forget a session and all that belongs to it."""
+        session.delete_time = self.now()
         del self.sessions[session.principal, session.session.session_id]
         for held in session.inferences:
             del self.inferences[session.principal, held.inference.inference_id]
         self.commits.append(Commit(session.principal, session.session.session_id, is_deleted=True))
 
-    def open_turn(self, held: HeldInference) -> Turn:
-        """Open the turn of an inference that runs for the first time."""
+    def build_turn(self, held: HeldInference) -> HeldTurn:
+        """Return the turn of an inference that runs for the first time, not kept yet."""
         turns = held.session.turns
         index = len(turns) - 1 if turns else None
         parent_index = held.parent.index if held.parent.is_fixed else index
@@ -255,9 +260,15 @@ class State:
             inherited_block_count=inherited,
             given_block_count=inherited + len(held.blocks),
         )
-        held.turn = HeldTurn(turn, parent, held)
-        turns.append(held.turn)
-        return held.turn.shown()
+        return HeldTurn(turn, parent, held)
+
+    def begin(self, held: HeldInference) -> None:
+        """Begin an attempt, and open the turn on the first one."""
+        turn = None if held.turn else self.build_turn(held)
+        self.move(held, begin(held.inference, held.engine, turn.shown() if turn else None, self.now()))
+        if turn:
+            held.turn = turn
+            held.session.turns.append(turn)
 
     def append(self, held: HeldInference, bodies: Sequence[bytes], state: InferenceState | None = None) -> None:
         """Append encoded events of an inference to its session's log."""
@@ -271,21 +282,22 @@ class State:
 
     def move(self, held: HeldInference, move: Transition, before: Sequence[bytes] = ()) -> None:
         """Take an inference through a transition; its events come after those that were still to be appended."""
+        inference_bytes(move.inference)
+        bodies = [*before, *map(encode_event, move.events)]
         held.inference = move.inference
-        self.append(held, [*before, *map(encode_event, move.events)], move.inference.state)
+        self.append(held, bodies, move.inference.state)
 
     def flag_cancel(self, held: HeldInference, reason: str) -> None:
         """Note that a cancel is requested."""
-        held.inference = request_cancel(held.inference, reason, self.now())
+        requested = request_cancel(held.inference, reason, self.now())
+        inference_bytes(requested)
+        held.inference = requested
 
     def end(self, held: HeldInference, ending: Ending) -> None:
         """End an inference and close its turn; its input goes with it if it has none."""
         now = self.now()
-        held.blocks = [*held.blocks, *complete_blocks(ending.blocks, self.mint)]
-        block_count = 0
-        if held.turn:
-            held.turn.turn = replace(held.turn.turn, state=TurnState.CLOSED, close_time=now)
-            block_count = len(held.turn.blocks(TurnView.FULL))
+        blocks = [*held.blocks, *encoded_blocks(ending.blocks, self.mint)]
+        block_count = held.turn.turn.inherited_block_count + len(blocks) if held.turn else 0
         ended = end(
             held.inference,
             ending.outcome,
@@ -297,6 +309,17 @@ class State:
         )
         self.move(held, ended, ending.events)
         held.position += len(ending.events)
+        held.blocks = blocks
+        if held.turn:
+            held.turn.turn = replace(held.turn.turn, state=TurnState.CLOSED, close_time=now)
         session = held.session
         if session.ttl is not None:
             session.session = replace(session.session, expire_time=now + session.ttl)
+
+
+def encoded_blocks(blocks: Iterable[Block], mint: Mint) -> tuple[Block, ...]:
+    """Return complete blocks, all of which can be encoded. Errors: UnicodeEncodeError."""
+    complete = complete_blocks(blocks, mint)
+    for block in complete:
+        block_content(block)
+    return complete

@@ -6,7 +6,7 @@ makes a commit survive a power cut; with "normal" it survives the death of the p
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from turnwire_server.stores.base import (
     LogPage,
     OnCommit,
     Page,
+    Running,
     StartCommand,
     Started,
     TurnPage,
@@ -86,10 +87,14 @@ class SqliteSessionStore:
         return cls(lock, connections, GroupCommitWriter(connections[0], on_commit, now, mint))
 
     async def create_session(
-        self, principal: str, new: NewSession, idempotency: Idempotency | None
+        self,
+        principal: str,
+        new: NewSession,
+        idempotency: Idempotency | None,
+        check: Callable[[], object] | None = None,
     ) -> tuple[Session, bool]:
-        """See SessionStore."""
-        return await self._writer.run(lambda tx: sessions.create_session(tx, principal, new, idempotency))
+        """See SessionStore. `check` is called on the writer's thread."""
+        return await self._writer.run(lambda tx: sessions.create_session(tx, principal, new, idempotency, check))
 
     async def get_session(self, principal: str, session_id: str) -> Session:
         """See SessionStore."""
@@ -137,13 +142,13 @@ class SqliteSessionStore:
         """See SessionStore."""
         return await self._writer.run(lambda tx: inferences.expire(tx, now))
 
-    async def heartbeat(self, owner: str) -> tuple[Claim, ...]:
+    async def heartbeat(self, owner: str) -> tuple[Running, ...]:
         """See SessionStore."""
         return await self._read(lambda db: inferences.list_running(db, owner))
 
-    async def reap(self, owner: str) -> tuple[Claim, ...]:
+    async def reap(self, owner: str, orphans: Collection[str] = ()) -> tuple[Claim, ...]:
         """See SessionStore."""
-        return await self._writer.run(lambda tx: inferences.reap(tx, owner))
+        return await self._writer.run(lambda tx: inferences.reap(tx, owner, orphans))
 
     async def get_inference(self, principal: str, inference_id: str) -> Inference:
         """See SessionStore."""

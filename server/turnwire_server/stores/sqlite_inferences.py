@@ -3,8 +3,9 @@
 In SQL, state 1 is QUEUED and 2 is RUNNING: partial indexes are only used for literals.
 """
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -19,6 +20,7 @@ from turnwire_server.stores.base import (
     Fenced,
     Lease,
     Page,
+    Running,
     SessionState,
     StartCommand,
     Started,
@@ -48,12 +50,27 @@ from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, find_tur
 from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.wire.event import encode_event
 
+# Where an index is named, SQLite would rather go through all inferences there ever were, in the order of their keys.
+
 # First in their session's line: the active one, or the one of the lowest rank if none is active. Oldest first.
 _SELECT_CLAIMABLE = f"""
-    {SELECT_INFERENCE} WHERE i.state = 1 AND (i.is_active = 1 OR (
-        NOT EXISTS (SELECT 1 FROM inference a WHERE a.session = i.session AND a.is_active = 1)
-        AND NOT EXISTS (SELECT 1 FROM inference f WHERE f.session = i.session AND f.state = 1 AND f.rank < i.rank)
-    )) ORDER BY i.key LIMIT ?"""
+    {SELECT_INFERENCE} WHERE i.key IN (
+        SELECT w.key FROM inference w INDEXED BY inference_waiting WHERE w.state = 1 AND (w.is_active = 1 OR (
+            NOT EXISTS (SELECT 1 FROM inference a WHERE a.session = w.session AND a.is_active = 1)
+            AND NOT EXISTS (SELECT 1 FROM inference f WHERE f.session = w.session AND f.state = 1 AND f.rank < w.rank)
+        )) ORDER BY w.key LIMIT ?
+    ) ORDER BY i.key"""
+
+_SELECT_EXPIRED = f"""
+    {SELECT_INFERENCE} WHERE i.key IN (
+        SELECT e.key FROM inference e INDEXED BY inference_deadline WHERE e.state = 1 AND e.deadline <= ?
+    ) ORDER BY i.key"""
+
+_SELECT_LOST = f"""
+    {SELECT_INFERENCE} WHERE i.key IN (
+        SELECT r.key FROM inference r INDEXED BY inference_owner
+        WHERE r.state = 2 AND (r.owner <> ? OR r.inference_id IN (SELECT value FROM json_each(?)))
+    ) ORDER BY i.key"""
 
 _SELECT_LINE = """
     SELECT i.inference_id, i.state, i.is_active, i.rank, t.parent
@@ -104,10 +121,10 @@ def list_inferences(
     return take_listing(((row.key, row.inference) for row in found), limit, inference_bytes)
 
 
-def list_running(connection: sqlite3.Connection, owner: str) -> tuple[Claim, ...]:
+def list_running(connection: sqlite3.Connection, owner: str) -> tuple[Running, ...]:
     """Return what runs under leases of `owner`."""
-    rows = connection.execute(f"{SELECT_INFERENCE} WHERE i.state = 2 AND i.owner = ? ORDER BY i.key", (owner,))
-    return tuple(_read_claim(connection, inference_from_row(row)) for row in rows)
+    query = "SELECT inference_id, cancel_requested FROM inference WHERE state = 2 AND owner = ?"
+    return tuple(Running(inference_id, bool(flag)) for inference_id, flag in connection.execute(query, (owner,)))
 
 
 def start(tx: Transaction, command: StartCommand, decide: Decide) -> Started:
@@ -198,16 +215,14 @@ def request_cancel(tx: Transaction, principal: str, target: str, reason: str, *,
 def expire(tx: Transaction, now: datetime) -> tuple[Inference, ...]:
     """See SessionStore."""
     purge_idempotency(tx)
-    where = " WHERE i.state = 1 AND i.deadline <= ? ORDER BY i.key"
-    rows = tx.connection.execute(SELECT_INFERENCE + where, (to_micros(now),)).fetchall()
+    rows = tx.connection.execute(_SELECT_EXPIRED, (to_micros(now),)).fetchall()
     expired = [inference_from_row(row) for row in rows]
     return tuple(_end(tx, row, Ending(deadline_outcome(row.inference))) for row in expired)
 
 
-def reap(tx: Transaction, owner: str) -> tuple[Claim, ...]:
+def reap(tx: Transaction, owner: str, orphans: Collection[str]) -> tuple[Claim, ...]:
     """See SessionStore."""
-    where = " WHERE i.state = 2 AND i.owner <> ? ORDER BY i.key"
-    rows = tx.connection.execute(SELECT_INFERENCE + where, (owner,)).fetchall()
+    rows = tx.connection.execute(_SELECT_LOST, (owner, json.dumps(list(orphans)))).fetchall()
     return tuple(_lease(tx, inference_from_row(row), owner) for row in rows)
 
 
@@ -234,11 +249,10 @@ def _read_state(
 
 
 def _insert(tx: Transaction, session: int, inference: Inference, rank: int) -> int:
-    state, is_active, deadline, record = inference_to_columns(inference)
     cursor = tx.connection.execute(
-        "INSERT INTO inference (inference_id, session, state, is_active, rank, deadline, record)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (inference.inference_id, session, state, is_active, rank, deadline, record),
+        "INSERT INTO inference (inference_id, session, rank, state, is_active, deadline, cancel_requested, record)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (inference.inference_id, session, rank, *inference_to_columns(inference)),
     )
     return cursor.lastrowid or 0
 
@@ -282,8 +296,10 @@ def _check_resent(tx: Transaction, lease: Lease, position: int) -> None:
 def _flag_cancel(tx: Transaction, row: InferenceRow, reason: str) -> Inference:
     requested = transitions.request_cancel(row.inference, reason, tx.now())
     if requested is not row.inference:
-        *_, record = inference_to_columns(requested)
-        tx.connection.execute("UPDATE inference SET record = ? WHERE key = ?", (record, row.key))
+        *_, cancel_requested, record = inference_to_columns(requested)
+        tx.connection.execute(
+            "UPDATE inference SET cancel_requested = ?, record = ? WHERE key = ?", (cancel_requested, record, row.key)
+        )
     return requested
 
 
@@ -314,8 +330,8 @@ def _move(tx: Transaction, row: InferenceRow, move: transitions.Transition, befo
         last_sequence=appended.first_sequence + len(bodies) - 1,
     )
     tx.connection.execute(
-        "UPDATE inference SET state = ?, is_active = ?, deadline = ?, record = ?, position = position + ?,"
-        " event_count = event_count + ?, first_sequence = ?, last_sequence = ? WHERE key = ?",
+        "UPDATE inference SET state = ?, is_active = ?, deadline = ?, cancel_requested = ?, record = ?,"
+        " position = position + ?, event_count = event_count + ?, first_sequence = ?, last_sequence = ? WHERE key = ?",
         (
             *inference_to_columns(inference),
             len(before),

@@ -108,10 +108,15 @@ def inference_from_row(row: sqlite3.Row) -> InferenceRow:
     )
 
 
-def inference_to_columns(inference: Inference) -> tuple[int, bool, int | None, bytes]:
-    """Return what the columns state, is_active, deadline and record have."""
-    record = wire_inference.to_proto(inference).SerializeToString()
-    return int(inference.state), inference.is_active, optional_micros(inference.deadline_time), record
+def inference_to_columns(inference: Inference) -> tuple[int, bool, int | None, bool, bytes]:
+    """Return what the columns state, is_active, deadline, cancel_requested and record have."""
+    return (
+        int(inference.state),
+        inference.is_active,
+        optional_micros(inference.deadline_time),
+        inference.cancel_requested_time is not None,
+        wire_inference.to_proto(inference).SerializeToString(),
+    )
 
 
 def encode_overrides(overrides: Overrides) -> bytes:

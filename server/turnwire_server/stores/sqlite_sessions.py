@@ -1,7 +1,7 @@
 """What a SqliteSessionStore does to sessions: each function is one operation of a transaction, or one read."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from turnwire_server.domain.errors import (
@@ -13,7 +13,7 @@ from turnwire_server.domain.errors import (
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.stores.base import Idempotency, Page
 from turnwire_server.stores.intake import (
-    IDEMPOTENCY_KEY_AGE_MIN,
+    IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
     changed_session,
     check_revision,
     encode_map,
@@ -78,11 +78,17 @@ def list_sessions(
 
 
 def create_session(
-    tx: Transaction, principal: str, new: NewSession, idempotency: Idempotency | None
+    tx: Transaction,
+    principal: str,
+    new: NewSession,
+    idempotency: Idempotency | None,
+    check: Callable[[], object] | None,
 ) -> tuple[Session, bool]:
     """See SessionStore."""
     if idempotency and (made := pass_gate(tx, principal, idempotency)):
         return load_session(tx.connection, principal, made.session_id).session, False
+    if check:
+        check()
     created = insert_session(tx, principal, new)
     if idempotency:
         record_creation(tx, principal, idempotency, created, "")
@@ -137,6 +143,11 @@ def delete_session(tx: Transaction, principal: str, session_id: str, revision: i
     ).fetchone()
     if first is not None and not force:
         raise SessionBusyError(session_id=session_id, inference_id=first["inference_id"])
+    # Before the session, which the schema does not let go while a key refers to it.
+    tx.connection.execute(
+        "UPDATE idempotency SET session = NULL, session_delete_time = ? WHERE session = ?",
+        (to_micros(tx.now()), row.key),
+    )
     tx.connection.execute("DELETE FROM session WHERE key = ?", (row.key,))
     tx.forget(row.key, principal, session_id)
 
@@ -147,9 +158,9 @@ def pass_gate(tx: Transaction, principal: str, idempotency: Idempotency) -> Crea
     Errors: IdempotencyKeyReusedError; SessionNotFoundError, if what it made is gone.
     """
     cursor = tx.connection.execute(
-        "INSERT INTO idempotency (principal, rpc, key, fingerprint, create_time) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO idempotency (principal, rpc, key, fingerprint) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (principal, rpc, key) DO NOTHING",
-        (principal, idempotency.rpc, idempotency.key, idempotency.fingerprint, to_micros(tx.now())),
+        (principal, idempotency.rpc, idempotency.key, idempotency.fingerprint),
     )
     if cursor.rowcount == 1:
         return None
@@ -177,9 +188,9 @@ def record_creation(
 
 
 def purge_idempotency(tx: Transaction) -> None:
-    """Forget the keys whose session is gone and that are old enough."""
-    oldest = to_micros(tx.now() - IDEMPOTENCY_KEY_AGE_MIN)
-    tx.connection.execute("DELETE FROM idempotency WHERE session IS NULL AND create_time < ?", (oldest,))
+    """Forget the keys whose session has been gone for long enough."""
+    oldest = to_micros(tx.now() - IDEMPOTENCY_KEY_ORPHAN_AGE_MIN)
+    tx.connection.execute("DELETE FROM idempotency WHERE session_delete_time < ?", (oldest,))
 
 
 def _write_description(tx: Transaction, key: int, session: Session) -> None:

@@ -31,6 +31,12 @@ _BATCH_MAX = 256
 _INSERT_CHUNK = """
     INSERT INTO chunk (session, first_sequence, last_sequence, inference_id, state, frames) VALUES (?, ?, ?, ?, ?, ?)"""
 
+_FIND_SESSION = "SELECT 1 FROM session WHERE principal = ? AND session_id = ?"
+
+_FIND_CHUNK = """
+    SELECT 1 FROM session s JOIN chunk c ON c.session = s.key
+    WHERE s.principal = ? AND s.session_id = ? AND c.last_sequence = ?"""
+
 
 @dataclass(slots=True)
 class _SessionLog:
@@ -191,6 +197,7 @@ class GroupCommitWriter:
 
     def _commit(self, jobs: Sequence[_Job]) -> tuple[list[_Outcome], list[Commit]]:
         transaction = Transaction(self._connection, self._now, self._mint)
+        commits: list[Commit] = []
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [self._run_one(job, transaction) for job in jobs]
@@ -198,7 +205,8 @@ class GroupCommitWriter:
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - handed to the callers; the thread has to live on
             self._roll_back()
-            return [_Outcome(job.future, error=_unavailable(error)) for job in jobs], []
+            landed = commits if self._has_landed(commits) else []
+            return [_Outcome(job.future, error=_unavailable(error)) for job in jobs], landed
         return outcomes, commits
 
     def _run_one(self, job: _Job, transaction: Transaction) -> _Outcome:
@@ -221,6 +229,23 @@ class GroupCommitWriter:
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+    def _has_landed(self, commits: Sequence[Commit]) -> bool:
+        """Say whether a transaction whose COMMIT reported an error is in the file all the same.
+
+        Then it is published, since it can be read and nothing else will tell of it; its callers hear of the error, and
+        send again what they sent, as always.
+        """
+        try:
+            return bool(commits) and not self._connection.in_transaction and all(map(self._is_stored, commits))
+        except sqlite3.Error:
+            return False
+
+    def _is_stored(self, commit: Commit) -> bool:
+        key, last = (commit.principal, commit.session_id), [chunk.last_sequence for chunk in commit.chunks[-1:]]
+        query = _FIND_SESSION if commit.is_deleted else _FIND_CHUNK
+        found = self._connection.execute(query, (*key, *last)).fetchone()
+        return (found is None) == commit.is_deleted
 
     def _settle(self, outcomes: Sequence[_Outcome], commits: Sequence[Commit]) -> None:
         try:

@@ -11,11 +11,15 @@ from contextlib import contextmanager
 from typing import Literal, cast
 
 import structlog
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 from structlog.typing import FilteringBoundLogger, Processor
 
 Format = Literal["console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
+
+
+# Without the local variables of the frames: those have what users said, and keys.
+_TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def configure_logs(format: Format, level: Level) -> None:  # noqa: A002 - the name of the setting
@@ -27,9 +31,11 @@ def configure_logs(format: Format, level: Level) -> None:  # noqa: A002 - the na
         structlog.processors.StackInfoRenderer(),
     ]
     last: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_TRACEBACKS), structlog.processors.JSONRenderer()]
         if format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
@@ -51,12 +57,23 @@ def logger() -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger())
 
 
+def bind(**named: str) -> None:
+    """Add identities to what the lines of the present task have, until the bound_to() around it ends."""
+    bind_contextvars(**named)
+
+
 @contextmanager
 def bound_to(session_id: str = "", inference_id: str = "", **more: str) -> Generator[None]:
     """Give every line that the present task writes inside these identities; empty ones are left out."""
     named = {"session_id": session_id, "inference_id": inference_id, **more}
-    with bound_contextvars(**{name: value for name, value in named.items() if value}):
+    before = get_contextvars()
+    clear_contextvars()
+    bind_contextvars(**(before | {name: value for name, value in named.items() if value}))
+    try:
         yield
+    finally:
+        clear_contextvars()
+        bind_contextvars(**before)
 
 
 _drop_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta

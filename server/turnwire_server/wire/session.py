@@ -28,6 +28,7 @@ def to_proto(session: Session) -> pb.Session:
         active=pb.InferenceRef(session_id=active.session_id, inference_id=active.inference_id) if active else None,
         queued_count=session.queued_count,
         origin=pb.SessionOrigin(session_id=origin.session_id, index=origin.index) if origin else None,
+        step_mode=session.step_mode,
     )
 
 
@@ -50,6 +51,7 @@ def from_proto(message: pb.Session) -> Session:
         active=InferenceRef(active.session_id, active.inference_id) if message.HasField("active") else None,
         queued_count=message.queued_count,
         origin=SessionOrigin(origin.session_id, origin.index) if message.HasField("origin") else None,
+        step_mode=message.step_mode,
     )
 
 

@@ -28,7 +28,7 @@ from turnwire.v1 import inference_pb2 as turnwire_dot_v1_dot_inference__pb2
 from turnwire.v1 import turn_pb2 as turnwire_dot_v1_dot_turn__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fturnwire/v1/debug_service.proto\x12\x0bturnwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bturnwire/v1/inference.proto\x1a\x16turnwire/v1/turn.proto\"\xfe\x01\n\x12SetStepModeRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x18\n\x07\x65nabled\x18\x02 \x01(\x08R\x07\x65nabled\x12?\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02*\x00R\x08\x64\x65\x61\x64line\x12M\n\x0f\x64\x65\x61\x64line_action\x18\x04 \x01(\x0e\x32\x18.turnwire.v1.PauseActionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x02R\x0e\x64\x65\x61\x64lineAction\"\x15\n\x13SetStepModeResponse\"\xca\x02\n\x05Pause\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12!\n\x0cinference_id\x18\x03 \x01(\tR\x0binferenceId\x12\x14\n\x05phase\x18\x04 \x01(\tR\x05phase\x12\x18\n\x07summary\x18\x05 \x01(\tR\x07summary\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12?\n\rdeadline_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x64\x65\x61\x64lineTime\x12\x41\n\x0f\x64\x65\x61\x64line_action\x18\x08 \x01(\x0e\x32\x18.turnwire.v1.PauseActionR\x0e\x64\x65\x61\x64lineAction\"\xa6\x01\n\x11ListPausesRequest\x12\x41\n\nsession_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"h\n\x12ListPausesResponse\x12*\n\x06pauses\x18\x01 \x03(\x0b\x32\x12.turnwire.v1.PauseR\x06pauses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"s\n\x13ReleasePauseRequest\x12 \n\x05pause\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x05pause\x12:\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x18.turnwire.v1.PauseActionB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x61\x63tion\"L\n\x14ReleasePauseResponse\x12\x34\n\tinference\x18\x01 \x01(\x0b\x32\x16.turnwire.v1.InferenceR\tinference\"\xc2\x01\n\x0cTurnSnapshot\x12\x30\n\x05phase\x18\x01 \x01(\x0e\x32\x1a.turnwire.v1.SnapshotPhaseR\x05phase\x12\x1c\n\titeration\x18\x02 \x01(\rR\titeration\x12%\n\x04turn\x18\x03 \x01(\x0b\x32\x11.turnwire.v1.TurnR\x04turn\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xea\x01\n\x18ListTurnSnapshotsRequest\x12\x42\n\x0cinference_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\x0binferenceId\x12:\n\x05phase\x18\x02 \x01(\x0e\x32\x1a.turnwire.v1.SnapshotPhaseB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05phase\x12%\n\tpage_size\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"|\n\x19ListTurnSnapshotsResponse\x12\x37\n\tsnapshots\x18\x01 \x03(\x0b\x32\x19.turnwire.v1.TurnSnapshotR\tsnapshots\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*u\n\x0bPauseAction\x12\x1c\n\x18PAUSE_ACTION_UNSPECIFIED\x10\x00\x12\x19\n\x15PAUSE_ACTION_CONTINUE\x10\x01\x12\x15\n\x11PAUSE_ACTION_STEP\x10\x02\x12\x16\n\x12PAUSE_ACTION_ABORT\x10\x03*\xad\x01\n\rSnapshotPhase\x12\x1e\n\x1aSNAPSHOT_PHASE_UNSPECIFIED\x10\x00\x12 \n\x1cSNAPSHOT_PHASE_PRE_INFERENCE\x10\x01\x12!\n\x1dSNAPSHOT_PHASE_POST_INFERENCE\x10\x02\x12\x1d\n\x19SNAPSHOT_PHASE_POST_TOOLS\x10\x03\x12\x18\n\x14SNAPSHOT_PHASE_FINAL\x10\x04\x32\xe8\x02\n\x0c\x44\x65\x62ugService\x12P\n\x0bSetStepMode\x12\x1f.turnwire.v1.SetStepModeRequest\x1a .turnwire.v1.SetStepModeResponse\x12M\n\nListPauses\x12\x1e.turnwire.v1.ListPausesRequest\x1a\x1f.turnwire.v1.ListPausesResponse\x12S\n\x0cReleasePause\x12 .turnwire.v1.ReleasePauseRequest\x1a!.turnwire.v1.ReleasePauseResponse\x12\x62\n\x11ListTurnSnapshots\x12%.turnwire.v1.ListTurnSnapshotsRequest\x1a&.turnwire.v1.ListTurnSnapshotsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fturnwire/v1/debug_service.proto\x12\x0bturnwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bturnwire/v1/inference.proto\x1a\x16turnwire/v1/turn.proto\"\x84\x02\n\x12SetStepModeRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x18\n\x07\x65nabled\x18\x02 \x01(\x08R\x07\x65nabled\x12\x45\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05*\x00R\x08\x64\x65\x61\x64line\x12M\n\x0f\x64\x65\x61\x64line_action\x18\x04 \x01(\x0e\x32\x18.turnwire.v1.PauseActionB\n\xbaH\x07\x82\x01\x04\x10\x01 \x02R\x0e\x64\x65\x61\x64lineAction\"\x15\n\x13SetStepModeResponse\"\xca\x02\n\x05Pause\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n\nsession_id\x18\x02 \x01(\tR\tsessionId\x12!\n\x0cinference_id\x18\x03 \x01(\tR\x0binferenceId\x12\x14\n\x05phase\x18\x04 \x01(\tR\x05phase\x12\x18\n\x07summary\x18\x05 \x01(\tR\x07summary\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12?\n\rdeadline_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x64\x65\x61\x64lineTime\x12\x41\n\x0f\x64\x65\x61\x64line_action\x18\x08 \x01(\x0e\x32\x18.turnwire.v1.PauseActionR\x0e\x64\x65\x61\x64lineAction\"\xa6\x01\n\x11ListPausesRequest\x12\x41\n\nsession_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12%\n\tpage_size\x18\x02 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"h\n\x12ListPausesResponse\x12*\n\x06pauses\x18\x01 \x03(\x0b\x32\x12.turnwire.v1.PauseR\x06pauses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"s\n\x13ReleasePauseRequest\x12 \n\x05pause\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x05pause\x12:\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x18.turnwire.v1.PauseActionB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x61\x63tion\"L\n\x14ReleasePauseResponse\x12\x34\n\tinference\x18\x01 \x01(\x0b\x32\x16.turnwire.v1.InferenceR\tinference\"\xc2\x01\n\x0cTurnSnapshot\x12\x30\n\x05phase\x18\x01 \x01(\x0e\x32\x1a.turnwire.v1.SnapshotPhaseR\x05phase\x12\x1c\n\titeration\x18\x02 \x01(\rR\titeration\x12%\n\x04turn\x18\x03 \x01(\x0b\x32\x11.turnwire.v1.TurnR\x04turn\x12;\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xea\x01\n\x18ListTurnSnapshotsRequest\x12\x42\n\x0cinference_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\x0binferenceId\x12:\n\x05phase\x18\x02 \x01(\x0e\x32\x1a.turnwire.v1.SnapshotPhaseB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05phase\x12%\n\tpage_size\x18\x03 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"|\n\x19ListTurnSnapshotsResponse\x12\x37\n\tsnapshots\x18\x01 \x03(\x0b\x32\x19.turnwire.v1.TurnSnapshotR\tsnapshots\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*u\n\x0bPauseAction\x12\x1c\n\x18PAUSE_ACTION_UNSPECIFIED\x10\x00\x12\x19\n\x15PAUSE_ACTION_CONTINUE\x10\x01\x12\x15\n\x11PAUSE_ACTION_STEP\x10\x02\x12\x16\n\x12PAUSE_ACTION_ABORT\x10\x03*\xad\x01\n\rSnapshotPhase\x12\x1e\n\x1aSNAPSHOT_PHASE_UNSPECIFIED\x10\x00\x12 \n\x1cSNAPSHOT_PHASE_PRE_INFERENCE\x10\x01\x12!\n\x1dSNAPSHOT_PHASE_POST_INFERENCE\x10\x02\x12\x1d\n\x19SNAPSHOT_PHASE_POST_TOOLS\x10\x03\x12\x18\n\x14SNAPSHOT_PHASE_FINAL\x10\x04\x32\xe8\x02\n\x0c\x44\x65\x62ugService\x12P\n\x0bSetStepMode\x12\x1f.turnwire.v1.SetStepModeRequest\x1a .turnwire.v1.SetStepModeResponse\x12M\n\nListPauses\x12\x1e.turnwire.v1.ListPausesRequest\x1a\x1f.turnwire.v1.ListPausesResponse\x12S\n\x0cReleasePause\x12 .turnwire.v1.ReleasePauseRequest\x1a!.turnwire.v1.ReleasePauseResponse\x12\x62\n\x11ListTurnSnapshots\x12%.turnwire.v1.ListTurnSnapshotsRequest\x1a&.turnwire.v1.ListTurnSnapshotsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETSTEPMODEREQUEST'].fields_by_name['session_id']._loaded_options = None
   _globals['_SETSTEPMODEREQUEST'].fields_by_name['session_id']._serialized_options = b'\272H\034r\0322\030^[A-Za-z0-9._:-]{1,128}$'
   _globals['_SETSTEPMODEREQUEST'].fields_by_name['deadline']._loaded_options = None
-  _globals['_SETSTEPMODEREQUEST'].fields_by_name['deadline']._serialized_options = b'\272H\005\252\001\002*\000'
+  _globals['_SETSTEPMODEREQUEST'].fields_by_name['deadline']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\243\005*\000'
   _globals['_SETSTEPMODEREQUEST'].fields_by_name['deadline_action']._loaded_options = None
   _globals['_SETSTEPMODEREQUEST'].fields_by_name['deadline_action']._serialized_options = b'\272H\007\202\001\004\020\001 \002'
   _globals['_LISTPAUSESREQUEST'].fields_by_name['session_id']._loaded_options = None
@@ -59,30 +59,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTURNSNAPSHOTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
   _globals['_LISTTURNSNAPSHOTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTTURNSNAPSHOTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
-  _globals['_PAUSEACTION']._serialized_start=1809
-  _globals['_PAUSEACTION']._serialized_end=1926
-  _globals['_SNAPSHOTPHASE']._serialized_start=1929
-  _globals['_SNAPSHOTPHASE']._serialized_end=2102
+  _globals['_PAUSEACTION']._serialized_start=1815
+  _globals['_PAUSEACTION']._serialized_end=1932
+  _globals['_SNAPSHOTPHASE']._serialized_start=1935
+  _globals['_SNAPSHOTPHASE']._serialized_end=2108
   _globals['_SETSTEPMODEREQUEST']._serialized_start=167
-  _globals['_SETSTEPMODEREQUEST']._serialized_end=421
-  _globals['_SETSTEPMODERESPONSE']._serialized_start=423
-  _globals['_SETSTEPMODERESPONSE']._serialized_end=444
-  _globals['_PAUSE']._serialized_start=447
-  _globals['_PAUSE']._serialized_end=777
-  _globals['_LISTPAUSESREQUEST']._serialized_start=780
-  _globals['_LISTPAUSESREQUEST']._serialized_end=946
-  _globals['_LISTPAUSESRESPONSE']._serialized_start=948
-  _globals['_LISTPAUSESRESPONSE']._serialized_end=1052
-  _globals['_RELEASEPAUSEREQUEST']._serialized_start=1054
-  _globals['_RELEASEPAUSEREQUEST']._serialized_end=1169
-  _globals['_RELEASEPAUSERESPONSE']._serialized_start=1171
-  _globals['_RELEASEPAUSERESPONSE']._serialized_end=1247
-  _globals['_TURNSNAPSHOT']._serialized_start=1250
-  _globals['_TURNSNAPSHOT']._serialized_end=1444
-  _globals['_LISTTURNSNAPSHOTSREQUEST']._serialized_start=1447
-  _globals['_LISTTURNSNAPSHOTSREQUEST']._serialized_end=1681
-  _globals['_LISTTURNSNAPSHOTSRESPONSE']._serialized_start=1683
-  _globals['_LISTTURNSNAPSHOTSRESPONSE']._serialized_end=1807
-  _globals['_DEBUGSERVICE']._serialized_start=2105
-  _globals['_DEBUGSERVICE']._serialized_end=2465
+  _globals['_SETSTEPMODEREQUEST']._serialized_end=427
+  _globals['_SETSTEPMODERESPONSE']._serialized_start=429
+  _globals['_SETSTEPMODERESPONSE']._serialized_end=450
+  _globals['_PAUSE']._serialized_start=453
+  _globals['_PAUSE']._serialized_end=783
+  _globals['_LISTPAUSESREQUEST']._serialized_start=786
+  _globals['_LISTPAUSESREQUEST']._serialized_end=952
+  _globals['_LISTPAUSESRESPONSE']._serialized_start=954
+  _globals['_LISTPAUSESRESPONSE']._serialized_end=1058
+  _globals['_RELEASEPAUSEREQUEST']._serialized_start=1060
+  _globals['_RELEASEPAUSEREQUEST']._serialized_end=1175
+  _globals['_RELEASEPAUSERESPONSE']._serialized_start=1177
+  _globals['_RELEASEPAUSERESPONSE']._serialized_end=1253
+  _globals['_TURNSNAPSHOT']._serialized_start=1256
+  _globals['_TURNSNAPSHOT']._serialized_end=1450
+  _globals['_LISTTURNSNAPSHOTSREQUEST']._serialized_start=1453
+  _globals['_LISTTURNSNAPSHOTSREQUEST']._serialized_end=1687
+  _globals['_LISTTURNSNAPSHOTSRESPONSE']._serialized_start=1689
+  _globals['_LISTTURNSNAPSHOTSRESPONSE']._serialized_end=1813
+  _globals['_DEBUGSERVICE']._serialized_start=2111
+  _globals['_DEBUGSERVICE']._serialized_end=2471
 # @@protoc_insertion_point(module_scope)

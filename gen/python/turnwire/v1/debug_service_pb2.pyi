@@ -101,7 +101,7 @@ class SetStepModeRequest(_message.Message):
     """What happens then. UNSPECIFIED means CONTINUE; STEP is INVALID_FIELD."""
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
-        """How long a pause lasts if nobody releases it. Absent: 30 s."""
+        """How long a pause lasts if nobody releases it. Absent: 30 s. At most one day."""
 
     def __init__(
         self,

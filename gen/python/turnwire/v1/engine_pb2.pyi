@@ -53,7 +53,7 @@ Global___Engine: _TypeAlias = Engine  # noqa: Y015
 
 @_typing.final
 class Profile(_message.Message):
-    """One profile: a named, versioned configuration of engine, middleware, tools and limits."""
+    """One profile: a named, versioned configuration of engine, middleware and tools."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -54,7 +54,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: message.
     """
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 2
-    """A field breaks a rule of this contract. The details carry google.rpc.BadRequest with the first 8
+    """A field breaks a rule of this contract. The details carry google.rpc.BadRequest with 1 to 8
     violations; the field path of a rule over the whole message is empty.
 
     Code: INVALID_ARGUMENT.  Definite: yes.  Retry: no.
@@ -152,7 +152,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: session_id.
     """
     ERROR_REASON_TURN_NOT_OPENED: _ErrorReason.ValueType  # 34
-    """The inference has no turn: it is QUEUED and never ran, or it ended before it ran.
+    """The inference has no turn. It has one once it has run; if it ended before it ran, it never will.
 
     Code: FAILED_PRECONDITION.  Definite: yes.  Retry: later.
     Metadata: inference_id.
@@ -329,7 +329,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: engine.
     """
     ERROR_REASON_OUTPUT_TOO_LARGE: _ErrorReason.ValueType  # 111
-    """The output passed the most bytes that a block may have. What had arrived is kept.
+    """The output passed the most bytes that a block, or all output of an engine call, may have. What had arrived is kept.
 
     Code: RESOURCE_EXHAUSTED.  Definite: yes.  Retry: no.
     Metadata: output_bytes_max.
@@ -371,7 +371,7 @@ Code: INVALID_ARGUMENT.  Definite: yes.  Retry: no.
 Metadata: message.
 """
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 2
-"""A field breaks a rule of this contract. The details carry google.rpc.BadRequest with the first 8
+"""A field breaks a rule of this contract. The details carry google.rpc.BadRequest with 1 to 8
 violations; the field path of a rule over the whole message is empty.
 
 Code: INVALID_ARGUMENT.  Definite: yes.  Retry: no.
@@ -469,7 +469,7 @@ Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
 Metadata: session_id.
 """
 ERROR_REASON_TURN_NOT_OPENED: ErrorReason.ValueType  # 34
-"""The inference has no turn: it is QUEUED and never ran, or it ended before it ran.
+"""The inference has no turn. It has one once it has run; if it ended before it ran, it never will.
 
 Code: FAILED_PRECONDITION.  Definite: yes.  Retry: later.
 Metadata: inference_id.
@@ -646,7 +646,7 @@ Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
 Metadata: engine.
 """
 ERROR_REASON_OUTPUT_TOO_LARGE: ErrorReason.ValueType  # 111
-"""The output passed the most bytes that a block may have. What had arrived is kept.
+"""The output passed the most bytes that a block, or all output of an engine call, may have. What had arrived is kept.
 
 Code: RESOURCE_EXHAUSTED.  Definite: yes.  Retry: no.
 Metadata: output_bytes_max.

@@ -426,7 +426,7 @@ class SubscribeEventsRequest(_message.Message):
     @_builtins.property
     def cancel_after_disconnect(self) -> _duration_pb2.Duration:
         """If set, and if this stream breaks without `end` and no stream comes back for the same inference in this time, the
-        inference is cancelled. It needs inference_id.
+        inference is cancelled. 0 means at once. At most one day. It needs inference_id.
         """
 
     def __init__(
@@ -799,6 +799,7 @@ class ListEventsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     HEAD_SEQUENCE_FIELD_NUMBER: _builtins.int
+    EARLIEST_SEQUENCE_FIELD_NUMBER: _builtins.int
     after_sequence: _builtins.int
     """Where this page begins."""
     through_sequence: _builtins.int
@@ -809,6 +810,8 @@ class ListEventsResponse(_message.Message):
     """The token of the log."""
     head_sequence: _builtins.int
     """The sequence of the newest event."""
+    earliest_sequence: _builtins.int
+    """The sequence of the first event that is retained; 1 when there is none yet."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """The events in (after_sequence, through_sequence], in order."""
@@ -822,10 +825,11 @@ class ListEventsResponse(_message.Message):
         next_page_token: _builtins.str = ...,
         log: _builtins.str = ...,
         head_sequence: _builtins.int = ...,
+        earliest_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "events", b"events", "head_sequence", b"head_sequence", "log", b"log", "next_page_token", b"next_page_token", "through_sequence", b"through_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "earliest_sequence", b"earliest_sequence", "events", b"events", "head_sequence", b"head_sequence", "log", b"log", "next_page_token", b"next_page_token", "through_sequence", b"through_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,8 +30,8 @@ class InferenceServiceStub:
     """Inferences and their events.
 
     Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB and never passes 4 MiB, which is what
-    gRPC clients receive by default. A request that is larger than 16 MiB is refused by the transport itself, with
-    RESOURCE_EXHAUSTED and no details.
+    gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
+    serves at a time, are refused by the transport itself, with RESOURCE_EXHAUSTED and no details.
 
     Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
     FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
@@ -106,20 +106,21 @@ class InferenceServiceStub:
     has `end`. A stream that ends without `end` was cut, and MUST be resumed.
 
     Where a stream begins and how it ends, for each start, until, and state of the inference that is named. Only events of
-    that inference are delivered when one is named. `head` is the head at the time of the request; `-` means that no event
-    is delivered; `never` means that the stream goes on until the client leaves or the server ends it.
+    that inference are delivered when one is named. `earliest` is the first event that is retained, `head` is the head at
+    the time of the request; `-` means that no event is delivered; `never` means that the stream goes on until the client
+    leaves or the server ends it.
 
       | start          | until         | inference  | first event | end                |
       |----------------|---------------|------------|-------------|--------------------|
-      | from_beginning | FOLLOW        | none       | 1           | never              |
-      | from_beginning | FOLLOW        | unfinished | 1           | never              |
-      | from_beginning | FOLLOW        | finished   | 1           | never              |
+      | from_beginning | FOLLOW        | none       | earliest    | never              |
+      | from_beginning | FOLLOW        | unfinished | earliest    | never              |
+      | from_beginning | FOLLOW        | finished   | earliest    | never              |
       | from_beginning | INFERENCE_END | none       | -           | INVALID_FIELD      |
-      | from_beginning | INFERENCE_END | unfinished | 1           | INFERENCE_FINISHED |
-      | from_beginning | INFERENCE_END | finished   | 1           | INFERENCE_FINISHED |
-      | from_beginning | CAUGHT_UP     | none       | 1           | CAUGHT_UP          |
-      | from_beginning | CAUGHT_UP     | unfinished | 1           | CAUGHT_UP          |
-      | from_beginning | CAUGHT_UP     | finished   | 1           | CAUGHT_UP          |
+      | from_beginning | INFERENCE_END | unfinished | earliest    | INFERENCE_FINISHED |
+      | from_beginning | INFERENCE_END | finished   | earliest    | INFERENCE_FINISHED |
+      | from_beginning | CAUGHT_UP     | none       | earliest    | CAUGHT_UP          |
+      | from_beginning | CAUGHT_UP     | unfinished | earliest    | CAUGHT_UP          |
+      | from_beginning | CAUGHT_UP     | finished   | earliest    | CAUGHT_UP          |
       | after_sequence | FOLLOW        | none       | n+1         | never              |
       | after_sequence | FOLLOW        | unfinished | n+1         | never              |
       | after_sequence | FOLLOW        | finished   | n+1         | never              |
@@ -202,8 +203,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Inferences and their events.
 
     Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB and never passes 4 MiB, which is what
-    gRPC clients receive by default. A request that is larger than 16 MiB is refused by the transport itself, with
-    RESOURCE_EXHAUSTED and no details.
+    gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
+    serves at a time, are refused by the transport itself, with RESOURCE_EXHAUSTED and no details.
 
     Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
     FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
@@ -275,20 +276,21 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     has `end`. A stream that ends without `end` was cut, and MUST be resumed.
 
     Where a stream begins and how it ends, for each start, until, and state of the inference that is named. Only events of
-    that inference are delivered when one is named. `head` is the head at the time of the request; `-` means that no event
-    is delivered; `never` means that the stream goes on until the client leaves or the server ends it.
+    that inference are delivered when one is named. `earliest` is the first event that is retained, `head` is the head at
+    the time of the request; `-` means that no event is delivered; `never` means that the stream goes on until the client
+    leaves or the server ends it.
 
       | start          | until         | inference  | first event | end                |
       |----------------|---------------|------------|-------------|--------------------|
-      | from_beginning | FOLLOW        | none       | 1           | never              |
-      | from_beginning | FOLLOW        | unfinished | 1           | never              |
-      | from_beginning | FOLLOW        | finished   | 1           | never              |
+      | from_beginning | FOLLOW        | none       | earliest    | never              |
+      | from_beginning | FOLLOW        | unfinished | earliest    | never              |
+      | from_beginning | FOLLOW        | finished   | earliest    | never              |
       | from_beginning | INFERENCE_END | none       | -           | INVALID_FIELD      |
-      | from_beginning | INFERENCE_END | unfinished | 1           | INFERENCE_FINISHED |
-      | from_beginning | INFERENCE_END | finished   | 1           | INFERENCE_FINISHED |
-      | from_beginning | CAUGHT_UP     | none       | 1           | CAUGHT_UP          |
-      | from_beginning | CAUGHT_UP     | unfinished | 1           | CAUGHT_UP          |
-      | from_beginning | CAUGHT_UP     | finished   | 1           | CAUGHT_UP          |
+      | from_beginning | INFERENCE_END | unfinished | earliest    | INFERENCE_FINISHED |
+      | from_beginning | INFERENCE_END | finished   | earliest    | INFERENCE_FINISHED |
+      | from_beginning | CAUGHT_UP     | none       | earliest    | CAUGHT_UP          |
+      | from_beginning | CAUGHT_UP     | unfinished | earliest    | CAUGHT_UP          |
+      | from_beginning | CAUGHT_UP     | finished   | earliest    | CAUGHT_UP          |
       | after_sequence | FOLLOW        | none       | n+1         | never              |
       | after_sequence | FOLLOW        | unfinished | n+1         | never              |
       | after_sequence | FOLLOW        | finished   | n+1         | never              |
@@ -370,8 +372,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inferences and their events.
 
     Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB and never passes 4 MiB, which is what
-    gRPC clients receive by default. A request that is larger than 16 MiB is refused by the transport itself, with
-    RESOURCE_EXHAUSTED and no details.
+    gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
+    serves at a time, are refused by the transport itself, with RESOURCE_EXHAUSTED and no details.
 
     Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
     FEATURE_NOT_IMPLEMENTED, RATE_LIMITED, DRAINING, STORE_UNAVAILABLE, INTERNAL, CREDENTIALS_INVALID,
@@ -465,20 +467,21 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         has `end`. A stream that ends without `end` was cut, and MUST be resumed.
 
         Where a stream begins and how it ends, for each start, until, and state of the inference that is named. Only events of
-        that inference are delivered when one is named. `head` is the head at the time of the request; `-` means that no event
-        is delivered; `never` means that the stream goes on until the client leaves or the server ends it.
+        that inference are delivered when one is named. `earliest` is the first event that is retained, `head` is the head at
+        the time of the request; `-` means that no event is delivered; `never` means that the stream goes on until the client
+        leaves or the server ends it.
 
           | start          | until         | inference  | first event | end                |
           |----------------|---------------|------------|-------------|--------------------|
-          | from_beginning | FOLLOW        | none       | 1           | never              |
-          | from_beginning | FOLLOW        | unfinished | 1           | never              |
-          | from_beginning | FOLLOW        | finished   | 1           | never              |
+          | from_beginning | FOLLOW        | none       | earliest    | never              |
+          | from_beginning | FOLLOW        | unfinished | earliest    | never              |
+          | from_beginning | FOLLOW        | finished   | earliest    | never              |
           | from_beginning | INFERENCE_END | none       | -           | INVALID_FIELD      |
-          | from_beginning | INFERENCE_END | unfinished | 1           | INFERENCE_FINISHED |
-          | from_beginning | INFERENCE_END | finished   | 1           | INFERENCE_FINISHED |
-          | from_beginning | CAUGHT_UP     | none       | 1           | CAUGHT_UP          |
-          | from_beginning | CAUGHT_UP     | unfinished | 1           | CAUGHT_UP          |
-          | from_beginning | CAUGHT_UP     | finished   | 1           | CAUGHT_UP          |
+          | from_beginning | INFERENCE_END | unfinished | earliest    | INFERENCE_FINISHED |
+          | from_beginning | INFERENCE_END | finished   | earliest    | INFERENCE_FINISHED |
+          | from_beginning | CAUGHT_UP     | none       | earliest    | CAUGHT_UP          |
+          | from_beginning | CAUGHT_UP     | unfinished | earliest    | CAUGHT_UP          |
+          | from_beginning | CAUGHT_UP     | finished   | earliest    | CAUGHT_UP          |
           | after_sequence | FOLLOW        | none       | n+1         | never              |
           | after_sequence | FOLLOW        | unfinished | n+1         | never              |
           | after_sequence | FOLLOW        | finished   | n+1         | never              |

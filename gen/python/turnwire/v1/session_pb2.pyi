@@ -81,6 +81,7 @@ class Session(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     QUEUED_COUNT_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    STEP_MODE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The identity of the session: 1 to 128 characters of `[A-Za-z0-9._:-]`. Either chosen by the client at creation or a
     UUIDv7 minted by the server. It never changes. A session that was deleted MAY be created again under the same
@@ -97,12 +98,14 @@ class Session(_message.Message):
     head_sequence: _builtins.int
     """The sequence of the newest event in the session's log; 0 while there is none."""
     log: _builtins.str
-    """An opaque token for the identity of the session's event log. It MUST be sent along with a stored cursor: when a
+    """An opaque token for the identity of the session's event log. A client SHOULD send it along with a stored cursor: when a
     session was deleted and created again, or when the store was restored from a copy, the answer is LOG_REPLACED
     instead of events that only look like a continuation.
     """
     queued_count: _builtins.int
     """How many inferences are QUEUED and have never run."""
+    step_mode: _builtins.bool
+    """Whether inferences of the session pause; see DebugService.SetStepMode."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Short strings to filter by, at most 64. Keys are 1 to 63 characters of `[A-Za-z0-9._/-]`, values up to 256 bytes. The
@@ -155,10 +158,11 @@ class Session(_message.Message):
         active: Global___InferenceRef | None = ...,
         queued_count: _builtins.int = ...,
         origin: Global___SessionOrigin | None = ...,
+        step_mode: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "create_time", b"create_time", "expire_time", b"expire_time", "origin", b"origin", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "head_sequence", b"head_sequence", "labels", b"labels", "log", b"log", "metadata", b"metadata", "origin", b"origin", "profile", b"profile", "queued_count", b"queued_count", "revision", b"revision", "session_id", b"session_id", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "head_sequence", b"head_sequence", "labels", b"labels", "log", b"log", "metadata", b"metadata", "origin", b"origin", "profile", b"profile", "queued_count", b"queued_count", "revision", b"revision", "session_id", b"session_id", "step_mode", b"step_mode", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,7 +288,9 @@ class NewSession(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long the session lives after its creation, and again after each inference of it ended. Absent: for ever. At least 1 s."""
+        """How long the session lives after its creation, and again after each inference of it ended. Absent: for ever. At least
+        1 s, at most ten years.
+        """
 
     def __init__(
         self,

@@ -160,7 +160,7 @@ class ListSessionsRequest(_message.Message):
     """The next_page_token of the response before; empty for the first page. The other fields, page_size aside, MUST be the same as then."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Only sessions that have all of these labels. Empty: all sessions."""
+        """Only sessions that have all of these labels, at most 16. Empty: all sessions."""
 
     def __init__(
         self,

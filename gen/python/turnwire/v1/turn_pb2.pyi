@@ -282,7 +282,9 @@ class Block(_message.Message):
     """Whether the block is whole. In a request UNSPECIFIED means COMPLETE."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Facts about the block; each value is one JSON text. Keys are `namespace.value@vN`. At most 64 entries of 64 KiB."""
+        """Facts about the block; each value is one JSON text. Keys are `namespace.value@vN`. At most 64 entries of 64 KiB, and
+        256 KiB in all, keys included.
+        """
 
     @_builtins.property
     def user(self) -> Global___UserBlock:

@@ -48,7 +48,8 @@ CREATE INDEX label_filter ON label (name, value, session);
 
 -- `record` is an encoded turnwire.v1.Inference. The columns are what SQL looks at and what an append writes; where both
 -- have a field, the column is right. `position` counts the events appended under leases, `block_count` the blocks that
--- the inference adds to its turn, the input included. `rank` orders the line of a session.
+-- the inference adds to its turn, the input included. `rank` orders the line of a session. `record` is the last column, so
+-- that what is read without it stays off its pages.
 CREATE TABLE inference (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
     inference_id TEXT NOT NULL UNIQUE,
@@ -57,6 +58,7 @@ CREATE TABLE inference (
     is_active INTEGER NOT NULL,
     rank INTEGER NOT NULL,
     deadline INTEGER,
+    cancel_requested INTEGER NOT NULL,
     owner TEXT,
     lease TEXT,
     position INTEGER NOT NULL DEFAULT 0,
@@ -71,8 +73,11 @@ CREATE TABLE inference (
 CREATE UNIQUE INDEX inference_active ON inference (session) WHERE is_active = 1;
 CREATE INDEX inference_listing ON inference (session, key);
 CREATE INDEX inference_line ON inference (session, rank) WHERE state = 1;
+-- All that is looked at to find what may run, the oldest first.
+CREATE INDEX inference_waiting ON inference (key, session, rank, is_active) WHERE state = 1;
 CREATE INDEX inference_deadline ON inference (deadline) WHERE state = 1;
-CREATE INDEX inference_owner ON inference (owner) WHERE state = 2;
+-- All that a heartbeat reads.
+CREATE INDEX inference_owner ON inference (owner, inference_id, cancel_requested) WHERE state = 2;
 
 -- What an unfinished inference was asked for; removed when it ends. `overrides` is an encoded turnwire.v1.Overrides,
 -- `metadata` and `data` are JSON objects. Unless the parent is fixed, it is the newest turn when the inference first runs.
@@ -156,18 +161,19 @@ CREATE TABLE chunk (
 
 CREATE UNIQUE INDEX chunk_position ON chunk (session, last_sequence);
 
--- The gate of calls that create. A row outlives its session, which is NULL then, for as long as the contract says.
+-- The gate of calls that create. A row outlives its session, which is NULL then, for as long as the contract says, from
+-- `session_delete_time` on; a session cannot be deleted without that.
 CREATE TABLE idempotency (
     principal TEXT NOT NULL,
     rpc TEXT NOT NULL,
     key TEXT NOT NULL,
     fingerprint BLOB NOT NULL,
-    create_time INTEGER NOT NULL,
-    session INTEGER REFERENCES session ON DELETE SET NULL,
+    session INTEGER REFERENCES session,
     session_id TEXT NOT NULL DEFAULT '',
     inference_id TEXT NOT NULL DEFAULT '',
+    session_delete_time INTEGER,
     PRIMARY KEY (principal, rpc, key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX idempotency_session ON idempotency (session);
-CREATE INDEX idempotency_orphan ON idempotency (create_time) WHERE session IS NULL;
+CREATE INDEX idempotency_orphan ON idempotency (session_delete_time) WHERE session_delete_time IS NOT NULL;

@@ -1,9 +1,12 @@
 """What an engine says, told as events."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from turnwire_server.domain.errors import OutputTooLargeError
 from turnwire_server.domain.event import (
+    Event,
     LlmDelta,
     LlmFinal,
     LlmStart,
@@ -16,23 +19,35 @@ from turnwire_server.domain.event import (
     ToolStart,
 )
 from turnwire_server.domain.tool import ToolCall
-from turnwire_server.engines.base import PartDelta, PartEnd, PartKind, PartStart
-from turnwire_server.runtime.output import DELTA_CHARACTERS_MAX, OUTPUT_BYTES_MAX, REASONING_EXTRAS_MAX, Output
+from turnwire_server.engines.base import EngineChunk, PartDelta, PartEnd, PartKind, PartStart
+from turnwire_server.events.snapshot import Fold
+from turnwire_server.runtime.output import (
+    BLOCK_BYTES_MAX,
+    DELTA_CHARACTERS_MAX,
+    OUTPUT_BYTES_MAX,
+    REASONING_BYTES_MAX,
+    SIGNATURE_BYTES_MAX,
+    BrokenOutput,
+    Output,
+)
 
 
 class Listener:
-    """Keeps what is told, and joins the deltas of each entity, as the fold does."""
+    """Keeps what is told, and folds it, as an attempt does."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Payload, str]] = []
-        self.texts: dict[str, str] = {}
+        self.fold = Fold()
         self.names = iter(f"id{number}" for number in range(100))
-        self.output = Output(self._tell, lambda entity: self.texts.get(entity, ""), lambda: next(self.names))
+        self.output = Output(self._tell, self.fold, lambda: next(self.names))
 
     async def _tell(self, payload: Payload, entity: str) -> None:
         self.told.append((payload, entity))
-        if isinstance(payload, LlmDelta | ToolDelta):
-            self.texts[entity] = self.texts.get(entity, "") + payload.delta
+        self.fold.apply(Event("s", "i", datetime(2026, 1, 1, tzinfo=UTC), payload, entity))
+
+    async def take(self, *chunks: EngineChunk) -> None:
+        for chunk in chunks:
+            await self.output.take(chunk)
 
 
 async def test_offsets_count_bytes_and_the_final_has_it_all() -> None:
@@ -97,22 +112,78 @@ async def test_a_long_piece_is_cut_and_half_a_character_is_replaced() -> None:
     assert deltas[-1].delta == "x?"
 
 
+@pytest.mark.parametrize("kind", PartKind)
+async def test_a_block_of_output_is_bounded(kind: PartKind) -> None:
+    listener = Listener()
+    await listener.take(PartStart(0, kind, "c", "n"), PartDelta(0, "x" * BLOCK_BYTES_MAX[kind]))
+    for _ in range(2):  # an engine that swallows the error gets it again
+        with pytest.raises(OutputTooLargeError):
+            await listener.take(PartDelta(0, "x"))
+    with pytest.raises(OutputTooLargeError):
+        await listener.output.end()
+
+
+async def test_all_output_together_is_bounded() -> None:
+    listener = Listener()
+    size = BLOCK_BYTES_MAX[PartKind.TEXT]
+    for number in range(OUTPUT_BYTES_MAX // size):
+        await listener.take(PartStart(number, PartKind.TEXT), PartDelta(number, "x" * size), PartEnd(number))
+    with pytest.raises(OutputTooLargeError):
+        await listener.take(PartStart(99, PartKind.TEXT), PartDelta(99, "x"))
+
+
 @pytest.mark.parametrize(
-    ("kind", "limit"), [(PartKind.TEXT, OUTPUT_BYTES_MAX), (PartKind.TOOL_CALL, OUTPUT_BYTES_MAX // 2)]
+    "end",
+    [
+        PartEnd(0, encrypted_content="x" * REASONING_BYTES_MAX, summary="x"),
+        PartEnd(0, summary="ü" * (REASONING_BYTES_MAX // 2 + 1)),
+        PartEnd(0, signature="x" * (SIGNATURE_BYTES_MAX + 1)),
+    ],
+    ids=["together", "in bytes", "signature"],
 )
-async def test_a_block_of_output_is_bounded(kind: PartKind, limit: int) -> None:
+async def test_what_goes_with_reasoning_is_bounded(end: PartEnd) -> None:
     listener = Listener()
-    await listener.output.take(PartStart(0, kind, "c", "n"))
-    await listener.output.take(PartDelta(0, "x" * limit))
+    await listener.take(PartStart(0, PartKind.THINKING))
     with pytest.raises(OutputTooLargeError):
-        await listener.output.take(PartDelta(0, "x"))
+        await listener.take(end)
 
 
-async def test_what_goes_with_reasoning_is_bounded() -> None:
+TEXT = PartStart(0, PartKind.TEXT)
+BROKEN: dict[str, tuple[EngineChunk, ...]] = {
+    "a delta of nothing": (PartDelta(0, "x"),),
+    "an end of nothing": (PartEnd(0),),
+    "a part that begins twice": (TEXT, PartDelta(0, "x"), TEXT),
+    "a delta after the end": (TEXT, PartEnd(0), PartDelta(0, "x")),
+    "an end after the end": (TEXT, PartEnd(0), PartEnd(0)),
+    "a tool without a name": (PartStart(0, PartKind.TOOL_CALL, "c"),),
+    "a tool with a long name": (PartStart(0, PartKind.TOOL_CALL, "c", "n" * 257),),
+}
+
+
+@pytest.mark.parametrize("chunks", BROKEN.values(), ids=BROKEN)
+async def test_an_engine_that_breaks_its_rules_is_stopped(chunks: tuple[EngineChunk, ...]) -> None:
     listener = Listener()
-    await listener.output.take(PartStart(0, PartKind.THINKING))
-    with pytest.raises(OutputTooLargeError):
-        await listener.output.take(PartEnd(0, encrypted_content="x" * (REASONING_EXTRAS_MAX + 1)))
+    with pytest.raises(BrokenOutput):
+        await listener.take(*chunks)
+    with pytest.raises(BrokenOutput):
+        await listener.output.end()
+
+
+async def test_an_engine_that_goes_on_after_its_return_is_stopped() -> None:
+    listener = Listener()
+    await listener.take(TEXT, PartDelta(0, "x"))
+    await listener.output.end()
+    with pytest.raises(BrokenOutput):
+        await listener.take(PartStart(1, PartKind.TEXT))
+    assert len(listener.told) == 3
+
+
+async def test_ids_that_cannot_be_kept_are_replaced() -> None:
+    listener = Listener()
+    for number, wished in enumerate(("c", "c", "x" * 257, "")):
+        await listener.take(PartStart(number, PartKind.TOOL_CALL, wished, "n"), PartEnd(number))
+    assert [entity for payload, entity in listener.told if isinstance(payload, ToolStart)] == ["c", "id0", "id1", "id2"]
+    assert len(listener.fold.blocks()) == 4
 
 
 @pytest.mark.parametrize("args", ['{"a": "cut', "[1]", "1"])

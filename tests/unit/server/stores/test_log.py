@@ -1,13 +1,23 @@
 """Frames joined to chunks, and pages of them."""
 
-from itertools import groupby, pairwise
+from itertools import count, groupby, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from turnwire_server.domain.event import frame_bounds
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.stores.log import CHUNK_BYTES_MAX, Appended, join_chunks, stamp, take_chunks, take_page
+from turnwire_server.stores.base import Page
+from turnwire_server.stores.log import (
+    CHUNK_BYTES_MAX,
+    PAGE_BYTES_MAX,
+    Appended,
+    join_chunks,
+    stamp,
+    take_chunks,
+    take_listing,
+    take_page,
+)
 
 _STATES = st.one_of(st.none(), st.sampled_from([InferenceState.RUNNING, InferenceState.SUCCEEDED]))
 _SIZES = st.lists(st.sampled_from([0, 1, 100, 200, CHUNK_BYTES_MAX // 3, CHUNK_BYTES_MAX]), min_size=1, max_size=6)
@@ -79,3 +89,19 @@ def test_a_page_has_one_item_however_large() -> None:
     assert take_page([("a", 5)], 5) == (["a"], False)
     assert take_page([("a", 2), ("b", 3), ("c", 1)], 5) == (["a", "b"], True)
     assert take_page([], 5) == ([], False)
+
+
+def test_a_listing_is_read_no_further_than_needed() -> None:
+    # A page is followed by another one if there is one more item, so one more is read.
+    keys = count(9, -1)
+    page = take_listing(((key, "x" * 10) for key in keys), 3, len)
+    assert (page.items, page.next, next(keys)) == (("x" * 10,) * 3, 7, 5)
+    keys = count(9, -1)
+    page = take_listing(((key, "x" * (PAGE_BYTES_MAX // 2)) for key in keys), 100, len)
+    assert (len(page.items), page.next, next(keys)) == (2, 8, 6)
+    keys = count(9, -1)
+    page = take_listing(((key, "x" * (PAGE_BYTES_MAX + 1)) for key in keys), 100, len)
+    assert (len(page.items), page.next, next(keys)) == (1, 9, 7)
+    assert take_listing([(2, "a"), (1, "b")], 2, len) == Page(("a", "b"), None)
+    assert take_listing([(1, "x" * (PAGE_BYTES_MAX + 1))], 2, len).next is None
+    assert take_listing(list[tuple[int, str]](), 2, len) == Page((), None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -13,9 +14,16 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from contract.store_harness import Harness, check_gapless, llm, open_sqlite, texts, user
+from contract.store_harness import DONE, Harness, check_gapless, llm, open_sqlite, texts, user
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.stores.base import Lease
+from turnwire_server.domain.session import NewSession
+from turnwire_server.domain.turn import TurnView
+from turnwire_server.stores import sqlite_inferences as inferences
+from turnwire_server.stores import sqlite_sessions as sessions
+from turnwire_server.stores import sqlite_turns as turns
+from turnwire_server.stores.base import Ending, Lease, Running
+from turnwire_server.stores.sqlite_file import connect
+from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.wire.event import encode_event
 
 # Appends for ever, one event a time, and says of each that it was acknowledged.
@@ -111,11 +119,10 @@ async def test_every_acknowledged_append_survives_kill_9(tmp_path: Path) -> None
     chunks = await harness.chunks("s")
     check_gapless(chunks)
     assert chunks[-1].last_sequence - 3 in (acknowledged, acknowledged + 1)
-    [old] = await harness.store.heartbeat("me")
-    assert old.lease == Lease("local", inference_id, token)
-    assert old.position == chunks[-1].last_sequence - 3
-    await harness.store.append(old.lease, old.position, harness.deltas(old, "more"))
-    ended = await harness.finish(old, old.position + 1)
+    assert await harness.store.heartbeat("me") == (Running(inference_id, is_cancel_requested=False),)
+    lease, position = Lease("local", inference_id, token), chunks[-1].last_sequence - 3
+    await harness.store.append(lease, position, [encode_event(replace((await harness.events("s"))[-1], sequence=0))])
+    ended = await harness.store.finish(lease, position + 1, Ending(DONE))
     assert ended.state is InferenceState.SUCCEEDED
     await harness.store.close()
 
@@ -189,6 +196,43 @@ async def test_the_schema_itself_refuses_a_second_active_inference(tmp_path: Pat
         else:
             refused = ""
     assert "UNIQUE" in refused
+    await harness.end()
+
+
+async def test_a_heartbeat_reads_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "turnwire.db"
+    harness = await Harness().open(open_sqlite(path))
+    await harness.session("s")
+    claim = await harness.running("s")
+    await harness.store.request_cancel("local", claim.inference.inference_id, "", is_session=False)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM command")
+        connection.execute("UPDATE inference SET record = x'ff'")
+    assert await harness.store.heartbeat("me") == (Running(claim.inference.inference_id, is_cancel_requested=True),)
+    await harness.store.close()
+
+
+async def test_no_query_reads_all_inferences_or_sorts_a_listing(tmp_path: Path) -> None:
+    path, asked = tmp_path / "turnwire.db", list[str]()
+    harness = await Harness().open(open_sqlite(path))
+    with closing(connect(path, "normal")) as connection:
+        tx = Transaction(connection, lambda: harness.now, harness.mint)
+        sessions.insert_session(tx, "local", NewSession("s", labels={"a": "b"}))
+        connection.set_trace_callback(asked.append)
+        sessions.list_sessions(connection, "local", {}, 9, None)
+        sessions.list_sessions(connection, "local", {"a": "b", "c": "d"}, 9, None)
+        for states in ((), (InferenceState.QUEUED,), (InferenceState.RUNNING, InferenceState.SUCCEEDED)):
+            inferences.list_inferences(connection, "local", "s", states, 9, None)
+        turns.list_turns(connection, "local", "s", TurnView.FULL, 9, None, newest_first=True)
+        inferences.list_running(connection, "me")
+        inferences.claim(tx, "me", 9)
+        inferences.expire(tx, harness.now)
+        inferences.reap(tx, "me", ["i"])
+        connection.set_trace_callback(None)
+        plans = [(row["detail"], query) for query in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert len(asked) >= 13
+    bad = [(step, query) for step, query in plans if re.fullmatch(r"SCAN \w+|USE TEMP B-TREE.*", step)]
+    assert bad == []
     await harness.end()
 
 

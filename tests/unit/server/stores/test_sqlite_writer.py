@@ -15,7 +15,7 @@ from turnwire_server.domain.errors import SessionBusyError, StoreUnavailableErro
 from turnwire_server.stores import sqlite_writer
 from turnwire_server.stores.base import Commit
 from turnwire_server.stores.sqlite_file import connect
-from turnwire_server.stores.sqlite_writer import GroupCommitWriter, Transaction
+from turnwire_server.stores.sqlite_writer import GroupCommitWriter, Operation, Transaction
 
 _SCHEMA = """
     CREATE TABLE session (key INTEGER PRIMARY KEY, principal TEXT, session_id TEXT, head_sequence INTEGER);
@@ -127,6 +127,48 @@ async def test_a_commit_that_fails_fails_for_all_and_publishes_nothing(writer: W
     assert writer.commits == []
     assert await writer.append(1, b"x") == 1
     assert writer.count() == 1
+
+
+class _Ambiguous(sqlite3.Connection):
+    """Reports an error of every COMMIT, also of the one that lands."""
+
+    lands = True
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql != "COMMIT":
+            return super().execute(sql, *arguments)
+        super().execute(sql if self.lands else "ROLLBACK")
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+@pytest.mark.parametrize("lands", [True, False])
+async def test_a_commit_that_landed_is_published_whatever_was_reported(tmp_path: Path, lands: bool) -> None:
+    path, commits = tmp_path / "writer.db", list[Commit]()
+    with closing(connect(path, "normal")) as connection:
+        connection.executescript(_SCHEMA)
+
+    def delete(tx: Transaction) -> None:
+        tx.connection.execute("DELETE FROM session WHERE key = 2")
+        tx.forget(2, "p", "b")
+
+    def append_and_delete_what_was_just_created(tx: Transaction) -> None:
+        tx.append(1, "i", [b"z"])
+        tx.forget(9, "p", "c")
+
+    with closing(
+        sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=_Ambiguous)
+    ) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.lands = lands
+        writer = GroupCommitWriter(connection, commits.extend, lambda: EPOCH, str)
+        operations: list[Operation[object]] = [lambda tx: tx.append(1, "i", [b"x", b"y"]), delete, lambda tx: None]
+        operations.append(append_and_delete_what_was_just_created)
+        for operation in operations:
+            with pytest.raises(StoreUnavailableError):
+                await writer.run(operation)
+        await writer.close()
+    published = [(c.session_id, [k.last_sequence for k in c.chunks], c.is_deleted) for c in commits]
+    assert published == ([("a", [2], False), ("b", [], True), ("a", [3], False), ("c", [], True)] if lands else [])
 
 
 async def test_a_transaction_that_sqlite_gave_up_fails_for_all(writer: Writer) -> None:

@@ -258,7 +258,7 @@ class ErrorReason(betterproto2.Enum):
 
     INVALID_FIELD = 2
     """
-    A field breaks a rule of this contract. The details carry google.rpc.BadRequest with the first 8
+    A field breaks a rule of this contract. The details carry google.rpc.BadRequest with 1 to 8
     violations; the field path of a rule over the whole message is empty.
 
     Code: INVALID_ARGUMENT.  Definite: yes.  Retry: no.
@@ -388,7 +388,7 @@ class ErrorReason(betterproto2.Enum):
 
     TURN_NOT_OPENED = 34
     """
-    The inference has no turn: it is QUEUED and never ran, or it ended before it ran.
+    The inference has no turn. It has one once it has run; if it ended before it ran, it never will.
 
     Code: FAILED_PRECONDITION.  Definite: yes.  Retry: later.
     Metadata: inference_id.
@@ -623,7 +623,7 @@ class ErrorReason(betterproto2.Enum):
 
     OUTPUT_TOO_LARGE = 111
     """
-    The output passed the most bytes that a block may have. What had arrived is kept.
+    The output passed the most bytes that a block, or all output of an engine call, may have. What had arrived is kept.
 
     Code: RESOURCE_EXHAUSTED.  Definite: yes.  Retry: no.
     Metadata: output_bytes_max.
@@ -1358,7 +1358,8 @@ class Block(betterproto2.Message):
         ),
     )
     """
-    Facts about the block; each value is one JSON text. Keys are `namespace.value@vN`. At most 64 entries of 64 KiB.
+    Facts about the block; each value is one JSON text. Keys are `namespace.value@vN`. At most 64 entries of 64 KiB, and
+    256 KiB in all, keys included.
     """
 
     user: "UserBlock | None" = betterproto2.field(
@@ -3100,6 +3101,13 @@ class ListEventsResponse(betterproto2.Message):
     The sequence of the newest event.
     """
 
+    earliest_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
+        betterproto2.field(7, betterproto2.TYPE_UINT64)
+    )
+    """
+    The sequence of the first event that is retained; 1 when there is none yet.
+    """
+
 
 default_message_pool.register_message(
     "turnwire.v1", "ListEventsResponse", ListEventsResponse
@@ -3311,7 +3319,7 @@ class ListSessionsRequest(betterproto2.Message):
         ),
     )
     """
-    Only sessions that have all of these labels. Empty: all sessions.
+    Only sessions that have all of these labels, at most 16. Empty: all sessions.
     """
 
 
@@ -3766,7 +3774,8 @@ class NewSession(betterproto2.Message):
         optional=True,
     )
     """
-    How long the session lives after its creation, and again after each inference of it ended. Absent: for ever. At least 1 s.
+    How long the session lives after its creation, and again after each inference of it ended. Absent: for ever. At least
+    1 s, at most ten years.
     """
 
 
@@ -3916,7 +3925,7 @@ default_message_pool.register_message("turnwire.v1", "Pause", Pause)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Profile(betterproto2.Message):
     """
-    One profile: a named, versioned configuration of engine, middleware, tools and limits.
+    One profile: a named, versioned configuration of engine, middleware and tools.
     """
 
     name: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -4182,7 +4191,7 @@ class Session(betterproto2.Message):
         12, betterproto2.TYPE_STRING
     )
     """
-    An opaque token for the identity of the session's event log. It MUST be sent along with a stored cursor: when a
+    An opaque token for the identity of the session's event log. A client SHOULD send it along with a stored cursor: when a
     session was deleted and created again, or when the store was restored from a copy, the answer is LOG_REPLACED
     instead of events that only look like a continuation.
     """
@@ -4207,6 +4216,11 @@ class Session(betterproto2.Message):
     )
     """
     Where the session was forked from. Absent for a session that was not made by ForkSession.
+    """
+
+    step_mode: "bool" = betterproto2.field(16, betterproto2.TYPE_BOOL)
+    """
+    Whether inferences of the session pause; see DebugService.SetStepMode.
     """
 
 
@@ -4315,7 +4329,7 @@ class SetStepModeRequest(betterproto2.Message):
         optional=True,
     )
     """
-    How long a pause lasts if nobody releases it. Absent: 30 s.
+    How long a pause lasts if nobody releases it. Absent: 30 s. At most one day.
     """
 
     deadline_action: "PauseAction" = betterproto2.field(
@@ -4644,7 +4658,7 @@ class SubscribeEventsRequest(betterproto2.Message):
     )
     """
     If set, and if this stream breaks without `end` and no stream comes back for the same inference in this time, the
-    inference is cancelled. It needs inference_id.
+    inference is cancelled. 0 means at once. At most one day. It needs inference_id.
     """
 
     @model_validator(mode="after")

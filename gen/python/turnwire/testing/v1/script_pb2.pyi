@@ -248,7 +248,7 @@ class ScriptedHang(_message.Message):
 
     IGNORE_CANCEL_FIELD_NUMBER: _builtins.int
     ignore_cancel: _builtins.bool
-    """Whether the engine also ignores being cancelled, as a bad adapter would."""
+    """Whether the engine also ignores being cancelled, for at most a minute, as a bad adapter would."""
     def __init__(
         self,
         *,

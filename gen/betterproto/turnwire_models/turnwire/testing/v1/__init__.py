@@ -151,7 +151,7 @@ class ScriptedHang(betterproto2.Message):
 
     ignore_cancel: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
     """
-    Whether the engine also ignores being cancelled, as a bad adapter would.
+    Whether the engine also ignores being cancelled, for at most a minute, as a bad adapter would.
     """
 
 
