@@ -5,6 +5,7 @@ import pytest
 pytest.register_assert_rewrite(
     "contract.store_harness",
     "contract.store_leases",
+    "contract.store_line",
     "contract.store_log",
     "contract.store_sessions",
     "contract.store_starts",
