@@ -3,8 +3,10 @@
 Once a release is tagged, ``proto/releases/`` holds its descriptor image, and the contract must not
 break the newest one. ``buf build proto --output proto/releases/v0.1.0.binpb`` writes an image.
 
-Before that the contract is compared with the previous commit; a break is then allowed if
-CHANGELOG.md, in the same change, gains a line that says ``Breaking``.
+Before that the contract is compared with the newest commit that announced a break, or with the first
+commit that has a contract. So a break is found however many commits ago it was made. A commit announces
+a break if CHANGELOG.md gains a line that says ``Breaking``; the same line, committed or not, lets this
+check pass. What was added since that commit may still change.
 
 buf decides what a break is (its FILE rules, buf.yaml).
 """
@@ -68,10 +70,24 @@ def breaks(root: Path, image: Path) -> str:
     return done.stdout.rstrip()
 
 
+def gains_announcement(diff: bytes | None) -> bool:
+    """Whether a diff of CHANGELOG.md adds a line with ``Breaking``."""
+    return any(re.match(rb"\+(?!\+\+ ).*\bBreaking\b", line) for line in (diff or b"").splitlines())
+
+
 def announced(root: Path, commit: str) -> bool:
     """Whether CHANGELOG.md gained a line with ``Breaking`` since the commit."""
-    diff = git(root, "diff", "--unified=0", commit, "--", "CHANGELOG.md") or b""
-    return any(re.match(rb"\+(?!\+\+ ).*\bBreaking\b", line) for line in diff.splitlines())
+    return gains_announcement(git(root, "diff", "--unified=0", commit, "--", "CHANGELOG.md"))
+
+
+def base_commit(root: Path) -> tuple[str, str] | None:
+    """The commit to compare with before the first release, and why that one; None where no commit has a contract."""
+    changes = (git(root, "log", "--format=%H", "-GBreaking", "--", "CHANGELOG.md") or b"").decode().split()
+    for commit in changes:
+        if gains_announcement(git(root, "show", "--format=", "--unified=0", commit, "--", "CHANGELOG.md")):
+            return commit, "the newest commit that announced a break"
+    contracts = (git(root, "log", "--reverse", "--format=%H", "--", "proto") or b"").decode().split()
+    return (contracts[0], "the first commit with a contract") if contracts else None
 
 
 def check_release(root: Path, image: Path) -> int:
@@ -84,24 +100,22 @@ def check_release(root: Path, image: Path) -> int:
     return 0
 
 
-def check_commit(root: Path, commit: str) -> int:
+def check_commit(root: Path, commit: str, why: str) -> int:
     """Compare with an earlier commit; a break must be announced."""
-    if git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}") is None:
-        print(f"no release and no commit {commit}: nothing to compare the contract with")
-        return 0
+    name = f"{commit[:12]} ({why})"
     with tempfile.TemporaryDirectory() as scratch:
         image = build_image(root, commit, Path(scratch))
         if image is None:
-            print(f"{commit} has no contract: nothing to compare with")
+            print(f"{name} has no contract: nothing to compare with")
             return 0
         found = breaks(root, image)
     if not found:
-        print(f"the contract keeps {commit}")
+        print(f"the contract keeps {name}")
         return 0
     if announced(root, commit):
-        print(f"{found}\nThe contract breaks {commit}, and CHANGELOG.md says so.")
+        print(f"{found}\nThe contract breaks {name}, and CHANGELOG.md says so.")
         return 0
-    print(f"{found}\nThe contract breaks {commit}. Say so in a line of CHANGELOG.md with the word", file=sys.stderr)
+    print(f"{found}\nThe contract breaks {name}. Say so in a line of CHANGELOG.md with the word", file=sys.stderr)
     print("Breaking, or keep what was there.", file=sys.stderr)
     return 1
 
@@ -110,10 +124,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Check against the newest release, else against a commit; return the exit status."""
     parser = argparse.ArgumentParser(description="Check that the contract does not break its callers.")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository to check")
-    parser.add_argument("--commit", default="HEAD~1", help="what to compare with before the first release")
+    parser.add_argument("--commit", help="what to compare with before the first release")
     options = parser.parse_args(arguments)
-    images = release_images(options.root)
-    return check_release(options.root, images[-1]) if images else check_commit(options.root, options.commit)
+    if images := release_images(options.root):
+        return check_release(options.root, images[-1])
+    if options.commit and git(options.root, "rev-parse", "--verify", "--quiet", f"{options.commit}^{{commit}}") is None:
+        parser.error(f"no commit {options.commit}")
+    base = (options.commit, "as asked") if options.commit else base_commit(options.root)
+    if base is None:
+        print("no release and no commit with a contract: nothing to compare with")
+        return 0
+    return check_commit(options.root, *base)
 
 
 if __name__ == "__main__":

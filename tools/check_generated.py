@@ -28,20 +28,25 @@ def differences(fresh: dict[str, bytes], committed: dict[str, bytes]) -> list[st
     return sorted(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Compare, say what differs and return the exit status."""
-    parser = argparse.ArgumentParser(description="Compare gen/ with what buf generate writes now.")
-    parser.add_argument("--committed", type=Path, default=ROOT / "gen", help="the folder to check")
-    options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(["buf", "generate", "--output", scratch], cwd=ROOT, check=True)
-        lines = differences(contents(Path(scratch, "gen")), contents(options.committed))
+def check(fresh: Path, committed: Path) -> int:
+    """Compare two folders, say what differs and return the exit status."""
+    lines = differences(contents(fresh), contents(committed))
     if lines:
         print("gen/ is not what proto/ generates; run `make generate` and commit the result:", file=sys.stderr)
         print("\n".join(f"  {line}" for line in lines), file=sys.stderr)
         return 1
     print("gen/ is what proto/ generates")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Generate, compare and return the exit status."""
+    parser = argparse.ArgumentParser(description="Compare gen/ with what buf generate writes now.")
+    parser.add_argument("--committed", type=Path, default=ROOT / "gen", help="the folder to check")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(["buf", "generate", "--output", scratch], cwd=ROOT, check=True)
+        return check(Path(scratch, "gen"), options.committed)
 
 
 if __name__ == "__main__":

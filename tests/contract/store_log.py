@@ -9,7 +9,7 @@ from turnwire_server.domain.errors import SessionNotFoundError
 from turnwire_server.domain.event import InferenceFinished
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import Claim
-from turnwire_server.stores.log import CHUNK_BYTES_MAX
+from turnwire_server.stores.sequence import CHUNK_BYTES_MAX
 from turnwire_server.wire.event import decode_frames
 
 _WRITERS = 50

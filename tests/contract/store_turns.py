@@ -11,7 +11,7 @@ from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.tool import ToolCall, ToolUse
 from turnwire_server.domain.turn import Block, BlockStatus, LlmText, Other, Reasoning, System, TurnState, TurnView
 from turnwire_server.stores.base import StartCommand
-from turnwire_server.stores.log import PAGE_BYTES_MAX
+from turnwire_server.stores.page import PAGE_BYTES_MAX
 
 BASIC, DELTA, FULL = TurnView.BASIC, TurnView.DELTA, TurnView.FULL
 

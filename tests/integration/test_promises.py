@@ -1,7 +1,11 @@
 """The seven promises, on every stream of a busy server."""
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -10,6 +14,13 @@ from support.promises import Watch, check_agreement, check_log
 from support.rpc import Stubs, connect, refusal, script, start_request
 from turnwire.v1 import event_pb2, inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire.v1.inference_service_pb2_grpc import InferenceServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from turnwire.testing.v1.script_pb2 import Script
+    from turnwire.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
 
 SESSIONS = 50
 INFERENCES = 4
@@ -21,6 +32,20 @@ SCRIPT = script(
     {"text": {"text": "The quick brown fox jumps over the läzy dog. ", "repeat": 4}},
     pace="0.002s",
 )
+# One session says far more, in small commits, than the 1 MiB of events that the server holds in memory for watchers.
+LONG = script({"text": {"text": "Löng. ", "repeat": 150_000}}, delta_length=16_000, pace="0.001s")
+LONG_BYTES_MIN = 3 * 1024 * 1024
+# Slow watchers have a connection whose receive window does not grow, else gRPC would read megabytes ahead for them.
+# What they then read from the store comes in responses of this size and more.
+SMALL_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 64 * 1024))
+CATCHING_UP_BYTES_MIN = 512 * 1024
+
+
+@asynccontextmanager
+async def _connect_slow(address: str) -> AsyncGenerator[InferenceServiceAsyncStub]:
+    options = [("grpc.use_local_subchannel_pool", 1), *SMALL_WINDOW]
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        yield InferenceServiceStub(channel)
 
 
 def _subscribe(session_id: str, after: int, log: str = "") -> pb.SubscribeEventsRequest:
@@ -31,17 +56,16 @@ def _finished(watch: Watch) -> int:
     return sum(event.HasField("inference_finished") for event in watch.events)
 
 
-async def _watch(stubs: Stubs, watch: Watch, *, slow: bool) -> None:
-    """Follow a session until all of its inferences have ended."""
+async def _watch(inference: InferenceServiceAsyncStub, watch: Watch, *, after: asyncio.Event | None = None) -> None:
+    """Follow a session until all of its inferences have ended; read nothing but the opening before `after` is set."""
     watch.begin(0)
-    call = stubs.inference.SubscribeEvents(_subscribe(watch.session_id, 0))
+    call = inference.SubscribeEvents(_subscribe(watch.session_id, 0))
     async for response in call:
         watch.take(response)
         if _finished(watch) == INFERENCES:
             break
-        if slow:  # one that is busy elsewhere for a few turns of the loop after each response
-            for _ in range(50):
-                await asyncio.sleep(0)
+        if after is not None:
+            await after.wait()
     call.cancel()
 
 
@@ -58,11 +82,12 @@ async def _watch_with_cuts(stubs: Stubs, watch: Watch) -> None:
         call.cancel()
 
 
-async def _run(stubs: Stubs, session_id: str) -> None:
+async def _run(stubs: Stubs, session_id: str, said: Script, ended: asyncio.Event) -> None:
     for number in range(INFERENCES):
-        inference = await stubs.start(session_id, f"question {number}", script=SCRIPT)
-        ended = (await stubs.finish(inference.inference_id)).inference
-        assert ended.state == inference_pb2.INFERENCE_STATE_SUCCEEDED
+        inference = await stubs.start(session_id, f"question {number}", script=said)
+        last = (await stubs.finish(inference.inference_id)).inference
+        assert last.state == inference_pb2.INFERENCE_STATE_SUCCEEDED
+    ended.set()
 
 
 async def _read_all(stubs: Stubs, session_id: str) -> list[event_pb2.Event]:
@@ -76,18 +101,29 @@ async def _read_all(stubs: Stubs, session_id: str) -> list[event_pb2.Event]:
             return events
 
 
-async def _session(stubs: Stubs) -> None:
+async def _session(stubs: Stubs, slow_stub: InferenceServiceAsyncStub, said: Script) -> Watch:
+    """Run a session under the eyes of its three watchers; return the slow one."""
     session_id = await stubs.create_session()
     plain, slow, cut = Watch(session_id), Watch(session_id), Watch(session_id)
+    ended = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(_watch(stubs, plain, slow=False))
-        group.create_task(_watch(stubs, slow, slow=True))
+        group.create_task(_watch(stubs.inference, plain))
+        group.create_task(_watch(slow_stub, slow, after=ended))
         group.create_task(_watch_with_cuts(stubs, cut))
-        group.create_task(_run(stubs, session_id))
+        group.create_task(_run(stubs, session_id, said, ended))
     log = await _read_all(stubs, session_id)
     assert len(check_log(log)) == INFERENCES
     check_agreement(log, (plain, slow, cut))
     assert len(plain.events) == len(slow.events) == len(cut.events) == len(log)
+    return slow
+
+
+async def _long_session(stubs: Stubs, slow_stub: InferenceServiceAsyncStub) -> None:
+    """One whose slow watcher falls behind what the server holds in memory for it."""
+    slow = await _session(stubs, slow_stub, LONG)
+    assert sum(slow.response_bytes) > LONG_BYTES_MIN
+    caught_up = sum(size for size in slow.response_bytes if size >= CATCHING_UP_BYTES_MIN)
+    assert caught_up > sum(slow.response_bytes) / 2, f"the slow watcher was not slow: {slow.response_bytes}"
 
 
 async def _race(stubs: Stubs, session_id: str) -> tuple[str, str]:
@@ -114,7 +150,12 @@ async def _racing_session(stubs: Stubs) -> None:
 
 @pytest.mark.timeout(300)
 async def test_every_promise_holds_on_every_stream_of_a_busy_server(server_address: str) -> None:
-    async with connect(server_address) as stubs, asyncio.TaskGroup() as group:
-        for _ in range(SESSIONS):
-            group.create_task(_session(stubs))
+    async with (
+        connect(server_address) as stubs,
+        _connect_slow(server_address) as slow_stub,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(SESSIONS - 1):
+            group.create_task(_session(stubs, slow_stub, SCRIPT))
+        group.create_task(_long_session(stubs, slow_stub))
         group.create_task(_racing_session(stubs))

@@ -343,10 +343,14 @@ async def test_cancel_closes_the_connection(talk: Talk, text: str) -> None:
     seconds: list[float] = []
     for _ in range(3):
         connection = talk.relay.connections[-1]
-        chunks: list[EngineChunk] = []
-        task = asyncio.create_task(talk.run(talk.call(User(text)), chunks))
-        while not (chunks if text == mock.SLOW else text.encode() in connection.sent):  # noqa: ASYNC110 - no event to wait for
-            await asyncio.sleep(0.01)
+        emitted = asyncio.Event()
+
+        async def emit(_: EngineChunk, emitted: asyncio.Event = emitted) -> None:
+            emitted.set()
+
+        task = asyncio.create_task(talk.engine.run(talk.call(User(text)), emit))
+        async with asyncio.timeout(10):
+            await (emitted.wait() if text == mock.SLOW else connection.wait_sent(text))
         assert not connection.closed.is_set()
         began = time.monotonic()
         task.cancel()

@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
+import threading
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -138,22 +138,34 @@ def running_aimock() -> Generator[Aimock]:
     with tempfile.TemporaryDirectory() as scratch:
         said = Path(scratch, "fixtures.json")
         said.write_text(json.dumps(fixtures()), encoding="utf-8")
-        log = Path(scratch, "log")
         command = [node, str(CLI), "--port", "0", "--fixtures", str(said), "--validate-on-load", "--strict"]
-        with log.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None
+            lines: list[str] = []
+            rest = threading.Thread(target=lines.extend, args=(process.stdout,), daemon=True)
             try:
-                yield Aimock(_port(log, process))
+                port = _port(process, lines)
+                rest.start()  # what nobody reads would block it in the end
+                yield Aimock(port)
             finally:
                 process.kill()
+                if rest.ident is not None:
+                    rest.join()
 
 
-def _port(log: Path, process: "subprocess.Popen[bytes]") -> int:
-    deadline = time.monotonic() + START_SECONDS_MAX
-    while time.monotonic() < deadline and process.poll() is None:
-        if match := re.search(r"listening on http://[^:\s]+:(\d+)", log.read_text(encoding="utf-8")):
-            return int(match[1])
-        time.sleep(0.02)
-    msg = f"aimock did not start:\n{log.read_text(encoding='utf-8')}"
+def _port(process: "subprocess.Popen[str]", lines: list[str]) -> int:
+    """Read what it says until it names its port; one that says nothing for too long is ended, and so says its last."""
+    assert process.stdout is not None
+    timer = threading.Timer(START_SECONDS_MAX, process.kill)
+    timer.start()
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if match := re.search(r"listening on http://[^:\s]+:(\d+)", line):
+                return int(match[1])
+    finally:
+        timer.cancel()
+    msg = f"aimock did not start:\n{''.join(lines)}"
     raise RuntimeError(msg)
 
 
@@ -178,6 +190,18 @@ class Connection:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     sent: bytearray = field(default_factory=bytearray)
     event_count: int = 0
+    _more_sent: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, data: bytes) -> None:
+        """Take what the engine sent."""
+        self.sent += data
+        self._more_sent.set()
+
+    async def wait_sent(self, text: str) -> None:
+        """Return once the engine has sent a text."""
+        while text.encode() not in self.sent:
+            self._more_sent.clear()
+            await self._more_sent.wait()
 
     @property
     def bodies(self) -> list[dict[str, object]]:
@@ -214,7 +238,7 @@ class Relay:
         down = asyncio.create_task(self._relay_answers(up_reader, writer, connection))
         try:
             while data := await reader.read(65_536):
-                connection.sent += data
+                connection.take(data)
                 up_writer.write(data)
                 await up_writer.drain()
         except ConnectionError:

@@ -2,6 +2,8 @@
 
 A `Watch` is one watcher: it takes the responses of one or more streams, and checks every promise that one watcher can
 see. `check_agreement` compares watchers with each other and with the log as it is read afterwards.
+
+Every assertion has its broken stream in tests/unit/support/test_promises.py, which fails when one is added without.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,21 +11,38 @@ from dataclasses import dataclass, field
 
 from turnwire.v1 import event_pb2, inference_service_pb2
 
+EVENT_BYTES_MAX = 256 * 1024
+RESPONSE_BYTES_MAX = 4 * 1024 * 1024
+
+_STARTS = {"llm_start", "llm_thinking_start", "tool_start"}
+_DELTAS = {"llm_delta", "llm_thinking_delta", "tool_delta"}
+_FINALS = {"llm_final", "llm_thinking_final", "tool_call"}
+
 
 @dataclass
 class Watch:
-    """What one watcher of one session saw, over all of its streams. `inference_id` is its filter."""
+    """What one watcher of one session saw, over all of its streams. `inference_id` is its filter.
+
+    `start` is the sequence that its first stream began after; it has to see all that follows, each event once.
+    `response_bytes` are the sizes of the responses that it took.
+    """
 
     session_id: str
     inference_id: str = ""
     events: list[event_pb2.Event] = field(default_factory=list[event_pb2.Event])
+    response_bytes: list[int] = field(default_factory=list[int])
+    start: int = 0
     position: int = 0
     log: str = ""
     end: int = 0
     _is_open: bool = False
+    _is_resumed: bool = False
 
     def begin(self, after: int) -> None:
         """A stream begins after a sequence."""
+        if not self._is_resumed:
+            self.start = after
+        self._is_resumed = True
         self.position = after
         self.end = 0
         self._is_open = False
@@ -33,27 +52,40 @@ class Watch:
         assert not self.end, "a response after the one with `end`"
         assert response.HasField("opened") != self._is_open, "`opened` is in the first response, and only there"
         if not self._is_open:
-            assert self.log in {"", response.opened.log}, "the log changed under the watcher"
-            self.log = response.opened.log
-            self._is_open = True
+            self._open(response)
         assert response.after_sequence == self.position, f"Gapless: {response.after_sequence} follows {self.position}"
-        assert response.through_sequence >= response.after_sequence
+        assert response.through_sequence >= response.after_sequence, "Ordered: a response that reaches back"
+        assert response.ByteSize() <= RESPONSE_BYTES_MAX, f"Bounded: a response of {response.ByteSize()} bytes"
         for event in response.events:
             self._take_event(event, response)
+        if not self.inference_id:
+            last = response.events[-1].sequence if response.events else response.after_sequence
+            assert last == response.through_sequence, f"Gapless: {last} is the last up to {response.through_sequence}"
+        self.response_bytes.append(response.ByteSize())
         self.position = response.through_sequence
-        self.end = response.end.reason
+        if response.HasField("end"):
+            self.end = response.end.reason
+            assert self.end, "an `end` without a reason"
+
+    def _open(self, response: inference_service_pb2.SubscribeEventsResponse) -> None:
+        opened = response.opened
+        assert opened.log, "`opened` without the token of the log"
+        assert self.log in {"", opened.log}, "the log changed under the watcher"
+        assert opened.head_sequence >= response.after_sequence, "the stream begins beyond the head"
+        self.log = opened.log
+        self._is_open = True
 
     def _take_event(self, event: event_pb2.Event, response: inference_service_pb2.SubscribeEventsResponse) -> None:
-        assert event.session_id == self.session_id
+        assert event.session_id == self.session_id, f"an event of session {event.session_id}"
         last = max(response.after_sequence, self.events[-1].sequence if self.events else 0)
         assert event.sequence > last, f"Ordered, Unique: {event.sequence} follows {last}"
-        assert event.sequence <= response.through_sequence
         if self.inference_id:
-            assert event.inference_id == self.inference_id
+            assert event.inference_id == self.inference_id, f"the filter let inference {event.inference_id} through"
+            assert event.sequence <= response.through_sequence, f"{event.sequence} is beyond through_sequence"
         else:
-            assert event.sequence == last + 1, f"Gapless: {event.sequence} follows {last}"
+            assert event.sequence == last + 1, f"Gapless: event {event.sequence} follows {last}"
         assert event.WhichOneof("payload"), "an event of no known variant"
-        assert len(event.SerializeToString()) <= 256 * 1024
+        assert event.ByteSize() <= EVENT_BYTES_MAX, f"Bounded: an event of {event.ByteSize()} bytes"
         self.events.append(event)
 
 
@@ -71,44 +103,59 @@ def check_log(events: Iterable[event_pb2.Event]) -> Mapping[str, list[event_pb2.
 def check_inference(events: list[event_pb2.Event]) -> None:
     """Check the events of one ended inference: Terminal, and that its entities tell whole stories."""
     names = [event.WhichOneof("payload") for event in events]
-    assert names[0] == "inference_queued"
-    assert names.count("inference_finished") == 1, f"Terminal: {names}"
+    assert names[0] == "inference_queued", f"an inference that begins with {names[0]}"
+    assert names.count("inference_finished") == 1, f"Terminal: {names.count('inference_finished')} ends in {names}"
     assert names[-1] == "inference_finished", f"Terminal: {names[-1]} follows the end"
-    assert events[-1].inference_finished.event_count == len(events)
+    finished = events[-1].inference_finished
+    assert finished.event_count == len(events), f"event_count {finished.event_count} for {len(events)} events"
+    assert finished.WhichOneof("outcome"), "Terminal: an end that does not say how"
     text: dict[str, bytes] = {}
     ended: set[str] = set()
     for event in events:
-        name, entity = event.WhichOneof("payload") or "", event.entity
-        payload = getattr(event, name)
-        if name in {"llm_start", "llm_thinking_start", "tool_start"}:
-            assert entity not in text, f"{entity} begins twice"
-            text[entity] = b""
-        elif name in {"llm_delta", "llm_thinking_delta", "tool_delta"}:
-            assert entity not in ended
-            assert payload.offset == len(text[entity]), f"{entity}: delta at {payload.offset}"
-            assert payload.delta
+        _check_entity(event, text, ended)
+    if finished.HasField("succeeded"):
+        assert ended == text.keys(), f"no final for {text.keys() - ended} of a succeeded inference"
+
+
+def _check_entity(event: event_pb2.Event, text: dict[str, bytes], ended: set[str]) -> None:
+    """Check an event against the story of its entity so far, and tell it on."""
+    name, entity = event.WhichOneof("payload") or "", event.entity
+    payload = getattr(event, name)
+    if name in _STARTS:
+        assert entity not in text, f"{entity} begins twice"
+        text[entity] = b""
+    elif name in _DELTAS | _FINALS:
+        assert entity in text, f"{name} of {entity} before its start"
+        assert entity not in ended, f"{name} of {entity} after its final"
+        if name in _DELTAS:
+            assert payload.offset == len(text[entity]), f"delta of {entity} at {payload.offset}"
+            assert payload.delta, f"empty delta of {entity}"
             text[entity] += payload.delta.encode()
-        elif name in {"llm_final", "llm_thinking_final"}:
+        else:
             ended.add(entity)
-            assert payload.text_bytes == len(text[entity])
-            assert payload.text_omitted or payload.text.encode() == text[entity]
-        elif name == "tool_call":
-            ended.add(entity)
-            assert payload.args_omitted or payload.call.args.encode() == text[entity]
-    if events[-1].inference_finished.HasField("succeeded"):
-        assert ended == text.keys(), "a block of a succeeded inference has no final"
+            if name == "tool_call":
+                final, is_omitted = payload.call.args, payload.args_omitted
+            else:
+                final, is_omitted = payload.text, payload.text_omitted
+                assert payload.text_bytes == len(text[entity]), f"text_bytes {payload.text_bytes} of {entity}"
+            expected = b"" if is_omitted else text[entity]
+            assert final.encode() == expected, f"the final of {entity} is not its deltas"
 
 
 def check_agreement(log: list[event_pb2.Event], watches: Iterable[Watch]) -> None:
-    """Resumable: every watcher saw the same bytes at each sequence, and everything its filter lets through."""
-    stored = {event.sequence: event.SerializeToString(deterministic=True) for event in log}
+    """Durable, Resumable: every watcher saw all that its filter lets through, nothing else, and the same bytes."""
+    stored = {event.sequence: event for event in log}
     for watch in watches:
-        seen = {event.sequence: event.SerializeToString(deterministic=True) for event in watch.events}
-        first = watch.events[0].sequence if watch.events else 1
-        expected = {
-            event.sequence: stored[event.sequence]
+        assert watch.position <= len(log), f"Durable: a watcher got to {watch.position} of {len(log)}"
+        due = [
+            event.sequence
             for event in log
-            if first <= event.sequence <= watch.position
+            if watch.start < event.sequence <= watch.position
             and (not watch.inference_id or event.inference_id == watch.inference_id)
-        }
-        assert seen == expected
+        ]
+        seen = [event.sequence for event in watch.events]
+        assert seen == due, f"Resumable: a watcher saw {seen}, not {due}"
+        for event in watch.events:
+            own = event.SerializeToString(deterministic=True)
+            kept = stored[event.sequence].SerializeToString(deterministic=True)
+            assert own == kept, f"Resumable: other bytes at {event.sequence}"

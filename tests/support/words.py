@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # On its own or in a snake_case or kebab-case name, in any case of letters; and at the end of a camelCase name.
-_FORBIDDEN = re.compile(r"(?<![A-Za-z])(?i:run[_-]?id)(?![a-z])|(?<=[a-z])RunI[dD](?![a-z])")
+_FORBIDDEN = re.compile(r"(?<![A-Za-z])(?i:run[_-]?ids?)(?![a-z])|(?<=[a-z])RunI[dD]s?(?![a-z])")
 
 
 def forbidden_words(text: str) -> list[str]:

@@ -54,6 +54,11 @@ class Topic:
     def publish(self, chunks: Sequence[Chunk]) -> None:
         """Append committed chunks and wake the watchers."""
         for chunk in chunks:
+            if chunk.last_sequence <= self.head_sequence:
+                continue  # told twice
+            if chunk.first_sequence != self.head_sequence + 1:
+                self._ring.clear()  # something was not told: the ring must not bridge the gap, the store has it
+                self._ring_bytes = 0
             self._ring.append(chunk)
             self._ring_bytes += len(chunk.data)
             self.head_sequence = chunk.last_sequence

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from turnwire_server.domain import transitions
+from turnwire_server.domain import lifecycle
 from turnwire_server.domain.errors import (
     NoActiveInferenceError,
     SessionBusyError,
@@ -47,8 +47,8 @@ from turnwire_server.stores.intake import (
     session_bytes,
 )
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
-from turnwire_server.stores.log import take_chunks, take_listing, take_page
 from turnwire_server.stores.memory_state import HeldInference, HeldSession, HeldTurn, State, encoded_blocks
+from turnwire_server.stores.page import take_chunks, take_listing, take_page
 from turnwire_server.wire.inference import overrides_to_proto
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ class MemorySessionStore:
             blocks=list(encoded_blocks(command.input, self._mint)),
         )
         position = _queue_position(inference, line)
-        self._state.move(inference, transitions.enqueue(inference.inference, position, inference.inference.create_time))
+        self._state.move(inference, lifecycle.enqueue(inference.inference, position, inference.inference.create_time))
         self._state.keep(session, inference, command.idempotency)
         if displaced:
             self._state.flag_cancel(self._state.inference(command.principal, displaced.unfinished.inference_id), "")

@@ -13,8 +13,8 @@ from turnwire_server.domain.errors import (
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
+from turnwire_server.domain.lifecycle import Transition, begin, end, request_cancel
 from turnwire_server.domain.session import InferenceRef, NewSession, Session
-from turnwire_server.domain.transitions import Transition, begin, end, request_cancel
 from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
 from turnwire_server.stores.base import Claim, Commit, Ending, Fenced, Idempotency, Lease, StartCommand, Unfinished
 from turnwire_server.stores.intake import (
@@ -28,7 +28,7 @@ from turnwire_server.stores.intake import (
     turn_metadata,
 )
 from turnwire_server.stores.line import InLine, Parent
-from turnwire_server.stores.log import join_chunks, stamp
+from turnwire_server.stores.sequence import join_chunks, stamp
 from turnwire_server.wire.event import encode_event
 
 

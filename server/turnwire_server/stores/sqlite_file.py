@@ -1,6 +1,7 @@
 """The file of a SqliteSessionStore: held by one process, opened, and brought to the newest schema."""
 
 import fcntl
+import hashlib
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -78,8 +79,13 @@ def migrate(connection: sqlite3.Connection, scripts: Sequence[str]) -> None:
     Errors: StoreOpenError, for a file that is not ours or that a newer turnwire wrote; sqlite3.Error.
     """
     version = _read_version(connection, newest=len(scripts))
+    _check_scripts(connection, scripts[:version])
     for number, script in enumerate(scripts[version:], version + 1):
-        header = f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {number};"
+        header = (
+            f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {number};"
+            " CREATE TABLE IF NOT EXISTS schema_script (version INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL) STRICT;"
+            f" INSERT INTO schema_script (version, fingerprint) VALUES ({number}, '{_fingerprint(script)}');"
+        )
         try:
             connection.executescript(f"BEGIN IMMEDIATE; {script}; {header} COMMIT;")
         except sqlite3.Error:
@@ -88,12 +94,29 @@ def migrate(connection: sqlite3.Connection, scripts: Sequence[str]) -> None:
             raise
 
 
+def _check_scripts(connection: sqlite3.Connection, applied: Sequence[str]) -> None:
+    """Refuse a file that was made by other scripts than ours of the same version: a development version wrote it."""
+    if not applied:
+        return
+    try:
+        rows = connection.execute("SELECT fingerprint FROM schema_script ORDER BY version").fetchall()
+    except sqlite3.OperationalError:  # older than this check
+        rows = []
+    if [row[0] for row in rows] != [_fingerprint(script) for script in applied]:
+        msg = "a development version of turnwire with another schema wrote the file; use that version, or another file"
+        raise StoreOpenError(msg)
+
+
+def _fingerprint(script: str) -> str:
+    return hashlib.sha256(script.encode()).hexdigest()
+
+
 def _read_version(connection: sqlite3.Connection, newest: int) -> int:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     is_empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if application != _APPLICATION_ID and not is_empty:
-        msg = "the file is not a turnwire store; name another file, or read it in with `turnwire import`"
+        msg = "the file is not a turnwire store; name another file"
         raise StoreOpenError(msg)
     if version > newest:
         msg = f"a newer turnwire wrote the file (schema {version}, this one knows {newest}); upgrade turnwire"

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from turnwire_server.domain import transitions
+from turnwire_server.domain import lifecycle
 from turnwire_server.domain.errors import InferenceNotFoundError, NoActiveInferenceError, TurnNotFoundError
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import Inference, InferenceState
@@ -28,7 +28,7 @@ from turnwire_server.stores.base import (
 )
 from turnwire_server.stores.intake import deadline_outcome, encode_map, inference_bytes, new_inference
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
-from turnwire_server.stores.log import take_listing
+from turnwire_server.stores.page import take_listing
 from turnwire_server.stores.sqlite_rows import (
     SELECT_INFERENCE,
     InferenceRow,
@@ -162,7 +162,7 @@ def start(tx: Transaction, command: StartCommand, decide: Decide) -> Started:
     if idempotency:
         record_creation(tx, principal, idempotency, session, inference.inference_id)
     row = load_inference(connection, principal, inference.inference_id)
-    queued = transitions.enqueue(inference, row.inference.queue_position or 1, inference.create_time)
+    queued = lifecycle.enqueue(inference, row.inference.queue_position or 1, inference.create_time)
     return Started(_move(tx, row, queued), created=True)
 
 
@@ -260,7 +260,7 @@ def _insert(tx: Transaction, session: int, inference: Inference, rank: int) -> i
 def _begin(tx: Transaction, row: InferenceRow, owner: str) -> Claim:
     now, command = tx.now(), _read_command(tx.connection, row)
     turn = open_turn(tx, row, command, now) if row.inference.turn_index is None else None
-    begun = _move(tx, row, transitions.begin(row.inference, command["engine"], turn, now))
+    begun = _move(tx, row, lifecycle.begin(row.inference, command["engine"], turn, now))
     return _lease(tx, replace(row, inference=begun), owner)
 
 
@@ -294,7 +294,7 @@ def _check_resent(tx: Transaction, lease: Lease, position: int) -> None:
 
 
 def _flag_cancel(tx: Transaction, row: InferenceRow, reason: str) -> Inference:
-    requested = transitions.request_cancel(row.inference, reason, tx.now())
+    requested = lifecycle.request_cancel(row.inference, reason, tx.now())
     if requested is not row.inference:
         *_, cancel_requested, record = inference_to_columns(requested)
         tx.connection.execute(
@@ -306,7 +306,7 @@ def _flag_cancel(tx: Transaction, row: InferenceRow, reason: str) -> Inference:
 def _end(tx: Transaction, row: InferenceRow, ending: Ending) -> Inference:
     now = tx.now()
     own_count = add_blocks(tx, row.principal, row.key, row.block_count, ending.blocks)
-    ended = transitions.end(
+    ended = lifecycle.end(
         row.inference,
         ending.outcome,
         ending.usage,
@@ -320,7 +320,7 @@ def _end(tx: Transaction, row: InferenceRow, ending: Ending) -> Inference:
     return _move(tx, row, ended, ending.events)
 
 
-def _move(tx: Transaction, row: InferenceRow, move: transitions.Transition, before: Sequence[bytes] = ()) -> Inference:
+def _move(tx: Transaction, row: InferenceRow, move: lifecycle.Transition, before: Sequence[bytes] = ()) -> Inference:
     """Write an inference after a transition, and append its events after those that were still to be appended."""
     bodies = [*before, *map(encode_event, move.events)]
     appended = tx.append(row.session, move.inference.inference_id, bodies, move.inference.state)

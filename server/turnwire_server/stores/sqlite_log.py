@@ -7,7 +7,7 @@ from turnwire_server.domain.errors import SessionNotFoundError
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import LogPage
-from turnwire_server.stores.log import take_chunks
+from turnwire_server.stores.page import take_chunks
 
 _SELECT_LOG = """
     SELECT key, head_sequence, log || '.' || (SELECT value FROM meta WHERE name = 'incarnation') AS log_token,

@@ -20,7 +20,7 @@ from turnwire_server.stores.intake import (
     new_session,
     session_bytes,
 )
-from turnwire_server.stores.log import take_listing
+from turnwire_server.stores.page import take_listing
 from turnwire_server.stores.sqlite_rows import (
     SELECT_SESSION,
     optional_micros,

@@ -11,7 +11,7 @@ from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inheri
 from turnwire_server.stores.base import Page, TurnPage
 from turnwire_server.stores.intake import block_content, complete_blocks, decode_map, encode_map, turn_metadata
 from turnwire_server.stores.line import Parent
-from turnwire_server.stores.log import take_page
+from turnwire_server.stores.page import take_page
 from turnwire_server.stores.sqlite_rows import (
     InferenceRow,
     from_micros,

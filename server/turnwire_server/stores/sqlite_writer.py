@@ -18,7 +18,7 @@ from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import Commit, OnCommit
-from turnwire_server.stores.log import Appended, join_chunks, stamp
+from turnwire_server.stores.sequence import Appended, join_chunks, stamp
 
 T = TypeVar("T")
 

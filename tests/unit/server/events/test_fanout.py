@@ -49,6 +49,25 @@ def test_the_ring_is_bounded_and_keeps_the_newest() -> None:
         assert topic.chunks_after(5) == [huge]
 
 
+def test_a_gap_in_what_is_told_is_never_bridged() -> None:
+    fanout = Fanout()
+    with fanout.watch(ME, SESSION) as topic:
+        fanout.publish(_commit(_chunk(1, 3)))
+        fanout.publish(_commit(_chunk(7, 7)))
+        assert topic.chunks_after(0) is None
+        assert topic.chunks_after(3) is None
+        assert topic.chunks_after(6) == [_chunk(7, 7)]
+
+
+def test_what_is_told_twice_counts_once() -> None:
+    fanout = Fanout()
+    with fanout.watch(ME, SESSION) as topic:
+        for _ in range(2):
+            fanout.publish(_commit(_chunk(1, 2), _chunk(3, 3)))
+        assert topic.chunks_after(0) == [_chunk(1, 2), _chunk(3, 3)]
+        assert topic.head_sequence == 3
+
+
 async def test_every_watcher_is_woken_once_per_commit() -> None:
     fanout = Fanout()
     with fanout.watch(ME, SESSION) as topic:

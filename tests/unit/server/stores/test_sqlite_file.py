@@ -19,7 +19,9 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
-    return [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")]
+    """Return the tables that the scripts have made."""
+    select = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'schema_script' ORDER BY name"
+    return [row[0] for row in connection.execute(select)]
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -64,6 +66,13 @@ def test_a_newer_file_is_refused(connection: sqlite3.Connection) -> None:
     migrate(connection, ["CREATE TABLE a (x);", "CREATE TABLE b (x);"])
     with pytest.raises(StoreOpenError, match=r"newer turnwire wrote the file .* upgrade"):
         migrate(connection, ["CREATE TABLE a (x);"])
+
+
+def test_a_file_of_another_schema_of_the_same_version_is_refused(connection: sqlite3.Connection) -> None:
+    migrate(connection, ["CREATE TABLE a (x);"])
+    with pytest.raises(StoreOpenError, match=r"a development version .* another schema"):
+        migrate(connection, ["CREATE TABLE a (x, y);", "CREATE TABLE b (x);"])
+    assert _version(connection) == 1
 
 
 def test_a_file_of_something_else_is_refused(connection: sqlite3.Connection) -> None:

@@ -23,7 +23,7 @@ from turnwire_server.domain.inference import (
     InferenceState,
     Usage,
 )
-from turnwire_server.domain.transitions import begin, end, enqueue, event_of, request_cancel
+from turnwire_server.domain.lifecycle import begin, end, enqueue, event_of, request_cancel
 from turnwire_server.domain.turn import Turn, TurnState
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)

@@ -8,16 +8,8 @@ from hypothesis import strategies as st
 from turnwire_server.domain.event import frame_bounds
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import Page
-from turnwire_server.stores.log import (
-    CHUNK_BYTES_MAX,
-    PAGE_BYTES_MAX,
-    Appended,
-    join_chunks,
-    stamp,
-    take_chunks,
-    take_listing,
-    take_page,
-)
+from turnwire_server.stores.page import PAGE_BYTES_MAX, take_chunks, take_listing, take_page
+from turnwire_server.stores.sequence import CHUNK_BYTES_MAX, Appended, join_chunks, stamp
 
 _STATES = st.one_of(st.none(), st.sampled_from([InferenceState.RUNNING, InferenceState.SUCCEEDED]))
 _SIZES = st.lists(st.sampled_from([0, 1, 100, 200, CHUNK_BYTES_MAX // 3, CHUNK_BYTES_MAX]), min_size=1, max_size=6)

@@ -1,0 +1,395 @@
+"""The checker of the promises can fail: each of its assertions has a log or a stream here that only it refuses."""
+
+import ast
+import copy
+import traceback
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from support import promises
+from support.promises import Watch, check_agreement, check_inference, check_log
+from turnwire.v1 import event_pb2
+from turnwire.v1.inference_pb2 import FINISH_CLASS_COMPLETED
+from turnwire.v1.inference_service_pb2 import SUBSCRIPTION_END_REASON_CAUGHT_UP, SubscribeEventsResponse
+
+Event = event_pb2.Event
+Log = list[Event]
+Responses = list[SubscribeEventsResponse]
+
+FIRST, SECOND = "inference-1", "inference-2"
+# The places in STORY of what the cases below break.
+QUEUED, THINKING_START, THINKING_DELTA, THINKING_FINAL, TOOL_START, TOOL_DELTA, TOOL_CALL = 0, 2, 3, 4, 5, 6, 7
+TEXT_START, TEXT_DELTA, SECOND_DELTA, TEXT_FINAL, CLOSED, FINISHED = 9, 10, 11, 12, 13, 14
+STORY: list[tuple[str, dict[str, object]]] = [
+    ("", {"inference_queued": {"queue_position": 1}}),
+    ("", {"inference_started": {"engine": "scripted"}}),
+    ("b1", {"llm_thinking_start": {"role": "assistant"}}),
+    ("b1", {"llm_thinking_delta": {"delta": "Hm.", "offset": 0}}),
+    ("b1", {"llm_thinking_final": {"text": "Hm.", "text_bytes": 3}}),
+    ("call_1", {"tool_start": {"name": "weather"}}),
+    ("call_1", {"tool_delta": {"delta": "{}", "offset": 0}}),
+    ("call_1", {"tool_call": {"call": {"id": "call_1", "name": "weather", "args": "{}"}}}),
+    ("call_1", {"tool_done": {}}),
+    ("b2", {"llm_start": {"role": "assistant"}}),
+    ("b2", {"llm_delta": {"delta": "lä", "offset": 0}}),
+    ("b2", {"llm_delta": {"delta": "zy", "offset": 3}}),
+    ("b2", {"llm_final": {"text": "läzy", "text_bytes": 5}}),
+    ("", {"turn_closed": {"index": 0, "block_count": 3}}),
+    ("", {"inference_finished": {"succeeded": {"finish_class": FINISH_CLASS_COMPLETED}, "event_count": 15}}),
+]
+
+
+def story(inference_id: str = FIRST, after: int = 0) -> Log:
+    """The events of one inference with nothing wrong."""
+    return [
+        Event(sequence=sequence, session_id="session", inference_id=inference_id, entity=entity, **payload)  # type: ignore[arg-type]
+        for sequence, (entity, payload) in enumerate(STORY, after + 1)
+    ]
+
+
+def whole_log() -> Log:
+    """Two inferences, one after the other."""
+    return story() + story(SECOND, after=len(STORY))
+
+
+def stream(log: Log, inference_id: str = "", after: int = 0) -> Responses:
+    """The log as a stream sends it, ten sequences at a time, then a heartbeat, then the end."""
+    edges = [*range(after, len(log), 10), len(log), len(log), len(log)]
+    responses = [
+        SubscribeEventsResponse(
+            events=[e for e in log[first:last] if inference_id in {"", e.inference_id}],
+            after_sequence=first,
+            through_sequence=last,
+        )
+        for first, last in pairwise(edges)
+    ]
+    responses[0].opened.log = "log-token"
+    responses[0].opened.head_sequence = len(log)
+    responses[-1].end.reason = SUBSCRIPTION_END_REASON_CAUGHT_UP
+    return copy.deepcopy(responses)
+
+
+def watched(responses: Responses, inference_id: str = "", watch: Watch | None = None) -> Watch:
+    """A watcher that took them all."""
+    watch = watch or Watch("session", inference_id)
+    watch.begin(responses[0].after_sequence)
+    for response in responses:
+        watch.take(response)
+    return watch
+
+
+def numbered(log: Log) -> Log:
+    """The log with its sequences, and the last event's event_count, made right again."""
+    for sequence, event in enumerate(log, 1):
+        event.sequence = sequence
+    if log[-1].HasField("inference_finished"):
+        log[-1].inference_finished.event_count = len(log)
+    return log
+
+
+# --- what nothing is wrong with ------------------------------------------------------------------
+
+
+def test_a_whole_log_passes() -> None:
+    assert check_log(whole_log()) == {FIRST: story(), SECOND: story(SECOND, len(STORY))}
+
+
+def test_whole_streams_pass() -> None:
+    log = whole_log()
+    cut = watched(stream(log[:17]))
+    watched(stream(log, after=17), watch=cut)
+    watches = (watched(stream(log)), watched(stream(log, FIRST), FIRST), watched(stream(log, SECOND), SECOND), cut)
+    late = watched(stream(log, after=20))
+    check_agreement(log, (*watches, late))
+    assert [len(watch.events) for watch in (*watches, late)] == [30, 15, 15, 30, 10]
+    assert all(watch.end == SUBSCRIPTION_END_REASON_CAUGHT_UP for watch in watches)
+
+
+def test_a_cancelled_inference_may_leave_a_block_open() -> None:
+    log = story()
+    del log[TEXT_FINAL]
+    log[-1].inference_finished.cancelled.reason = "enough"
+    check_inference(numbered(log))
+
+
+def test_an_omitted_text_passes() -> None:
+    log = story()
+    log[TEXT_FINAL].llm_final.text, log[TEXT_FINAL].llm_final.text_omitted = "", True
+    log[TOOL_CALL].tool_call.call.args, log[TOOL_CALL].tool_call.args_omitted = "", True
+    check_inference(log)
+
+
+# --- broken logs of one inference ------------------------------------------------------------------
+
+
+def _duplicate(log: Log, place: int, behind: int | None = None) -> None:
+    log.insert((place if behind is None else behind) + 1, copy.deepcopy(log[place]))
+
+
+def _move(log: Log, place: int, to: int) -> None:
+    log.insert(to, log.pop(place))
+
+
+def _edit(place: int, payload: str, **fields: object) -> Callable[[Log], None]:
+    def change(log: Log) -> None:
+        for name, value in fields.items():
+            setattr(getattr(log[place], payload), name, value)
+
+    return change
+
+
+STORIES: dict[str, tuple[str, Callable[[Log], object]]] = {
+    "no queued": ("an inference that begins with inference_started", lambda log: log.pop(QUEUED)),
+    "no terminal event": ("Terminal: 0 ends", lambda log: log.pop()),
+    "second terminal event": ("Terminal: 2 ends", lambda log: _duplicate(log, FINISHED)),
+    "event after the terminal one": ("Terminal: turn_closed follows", lambda log: _move(log, CLOSED, FINISHED)),
+    "end without outcome": (
+        "Terminal: an end that does not say",
+        lambda log: log[FINISHED].inference_finished.ClearField("succeeded"),
+    ),
+    "start twice": ("b2 begins twice", lambda log: _duplicate(log, TEXT_START)),
+    "delta before its start": ("llm_delta of b2 before its start", lambda log: log.pop(TEXT_START)),
+    "final without start": ("tool_call of call_1 before", lambda log: log.__delitem__(slice(TOOL_START, TOOL_CALL))),
+    "delta after the final": ("llm_delta of b2 after", lambda log: _duplicate(log, SECOND_DELTA, TEXT_FINAL)),
+    "final twice": ("llm_final of b2 after", lambda log: _duplicate(log, TEXT_FINAL)),
+    "offset in characters": ("delta of b2 at 2", _edit(SECOND_DELTA, "llm_delta", offset=2)),
+    "delta lost": ("delta of b2 at 3", lambda log: log.pop(TEXT_DELTA)),
+    "offset of thinking": ("delta of b1 at 1", _edit(THINKING_DELTA, "llm_thinking_delta", offset=1)),
+    "offset of arguments": ("delta of call_1 at 1", _edit(TOOL_DELTA, "tool_delta", offset=1)),
+    "empty delta": ("empty delta of b2", _edit(SECOND_DELTA, "llm_delta", delta="")),
+    "other final text": ("the final of b2 is not", _edit(TEXT_FINAL, "llm_final", text="lazyy")),
+    "other final thinking": ("the final of b1 is not", _edit(THINKING_FINAL, "llm_thinking_final", text="Ha!")),
+    "other arguments": ("the final of call_1 is not", lambda log: setattr(log[TOOL_CALL].tool_call.call, "args", "[]")),
+    "omitted and there": ("the final of b2 is not", _edit(TEXT_FINAL, "llm_final", text_omitted=True)),
+    "text_bytes in characters": ("text_bytes 4 of b2", _edit(TEXT_FINAL, "llm_final", text_bytes=4)),
+    "text_bytes of thinking": ("text_bytes 9 of b1", _edit(THINKING_FINAL, "llm_thinking_final", text_bytes=9)),
+    "no final": ("no final for {'b2'}", lambda log: log.pop(TEXT_FINAL)),
+}
+
+
+def check_broken_story(name: str) -> None:
+    log = story()
+    STORIES[name][1](log)
+    check_log(numbered(log))
+
+
+def check_wrong_event_count() -> None:
+    log = whole_log()
+    log[FINISHED].inference_finished.event_count += 1
+    check_log(log)
+
+
+def check_log_gap() -> None:
+    log = whole_log()
+    del log[SECOND_DELTA]
+    check_log(log)
+
+
+def check_log_duplicate() -> None:
+    log = whole_log()
+    _duplicate(log, SECOND_DELTA)
+    check_log(log)
+
+
+def check_log_reorder() -> None:
+    log = whole_log()
+    _move(log, CLOSED, FINISHED)
+    check_log(log)
+
+
+def check_log_late_start() -> None:
+    check_log(story(after=1))
+
+
+# --- broken streams ----------------------------------------------------------------------------------
+
+
+def _second(responses: Responses, **fields: int) -> None:
+    for name, value in fields.items():
+        setattr(responses[1], name, value)
+
+
+def _swap(responses: Responses) -> None:
+    events = list(responses[1].events)
+    responses[1].ClearField("events")
+    responses[1].events.extend([*events[:3], events[4], events[3], *events[5:]])
+
+
+def _repeat(responses: Responses) -> None:
+    events = list(responses[1].events)
+    responses[1].ClearField("events")
+    responses[1].events.extend([*events[:3], events[2], *events[3:]])
+
+
+def _lose_tail(responses: Responses) -> None:
+    del responses[1].events[-1]
+
+
+def _make_huge(responses: Responses) -> None:
+    responses[1].events[0].llm_delta.delta = "x" * promises.EVENT_BYTES_MAX
+
+
+def _make_response_huge(responses: Responses) -> None:
+    for event in responses[1].events:
+        event.log.message = "x" * (promises.RESPONSE_BYTES_MAX // 8)
+
+
+STREAMS: dict[str, tuple[str, Callable[[Responses], object]]] = {
+    "response after the end": ("a response after", lambda all_: all_.append(copy.deepcopy(all_[-2]))),
+    "opened missing": ("`opened` is in the first", lambda all_: all_[0].ClearField("opened")),
+    "opened twice": ("`opened` is in the first", lambda all_: all_[1].opened.CopyFrom(all_[0].opened)),
+    "opened without token": ("`opened` without the token", lambda all_: all_[0].opened.ClearField("log")),
+    "after_sequence ahead": ("Gapless: 11 follows 10", lambda all_: _second(all_, after_sequence=11)),
+    "after_sequence behind": ("Gapless: 9 follows 10", lambda all_: _second(all_, after_sequence=9)),
+    "response lost": ("Gapless: 20 follows 10", lambda all_: all_.pop(1)),
+    "response repeated": ("Gapless: 10 follows 20", lambda all_: all_.insert(1, copy.deepcopy(all_[1]))),
+    "reaches back": ("Ordered: a response", lambda all_: _second(all_, through_sequence=9)),
+    "reaches too far": ("Gapless: 20 is the last up to 21", lambda all_: _second(all_, through_sequence=21)),
+    "tail lost": ("Gapless: 19 is the last up to 20", _lose_tail),
+    "heartbeat that moves": (
+        "Gapless: 30 is the last up to 31",
+        lambda all_: setattr(all_[-2], "through_sequence", 31),
+    ),
+    "end without a reason": ("an `end` without", lambda all_: all_[-1].end.ClearField("reason")),
+    "event of another session": (
+        "an event of session other",
+        lambda all_: setattr(all_[1].events[0], "session_id", "other"),
+    ),
+    "gap": ("Gapless: event 14 follows 12", lambda all_: all_[1].events.__delitem__(2)),
+    "reorder": ("Gapless: event 15 follows 13", _swap),
+    "duplicate": ("Ordered, Unique: 13 follows 13", _repeat),
+    "unknown variant": ("an event of no known", lambda all_: all_[1].events[0].ClearField("llm_delta")),
+    "huge event": ("Bounded: an event", _make_huge),
+    "huge response": ("Bounded: a response", _make_response_huge),
+}
+
+
+def check_broken_stream(name: str) -> None:
+    responses = stream(whole_log())
+    STREAMS[name][1](responses)
+    watched(responses)
+
+
+def check_filter_leak() -> None:
+    watched(stream(whole_log()), SECOND)
+
+
+def check_filter_beyond() -> None:
+    responses = stream(whole_log(), FIRST)
+    responses[0].through_sequence = 9
+    watched(responses, FIRST)
+
+
+def check_log_token_change() -> None:
+    log = whole_log()
+    watch = watched(stream(log[:17]))
+    again = stream(log, after=17)
+    again[0].opened.log = "another-token"
+    watched(again, watch=watch)
+
+
+def check_cursor_beyond_head() -> None:
+    responses = stream(whole_log(), after=20)
+    responses[0].opened.head_sequence = 19
+    watched(responses)
+
+
+def check_redelivery_after_a_cut() -> None:
+    log = whole_log()
+    watched(stream(log, after=16), watch=watched(stream(log[:17])))
+
+
+# --- watchers that disagree ------------------------------------------------------------------------------
+
+
+def check_other_bytes() -> None:
+    log = whole_log()
+    other = copy.deepcopy(log)
+    other[20].create_time.seconds = 1
+    check_agreement(log, (watched(stream(log)), watched(stream(other))))
+
+
+def check_seen_and_not_stored() -> None:
+    log = whole_log()
+    check_agreement(log[:-1], (watched(stream(log)),))
+
+
+def check_missing_behind_a_filter() -> None:
+    log = whole_log()
+    responses = stream(log, SECOND)
+    del responses[2].events[3]
+    check_agreement(log, (watched(responses, SECOND),))
+
+
+def check_missing_at_the_start_behind_a_filter() -> None:
+    log = whole_log()
+    responses = stream(log, SECOND)
+    del responses[1].events[0]
+    check_agreement(log, (watched(responses, SECOND),))
+
+
+def check_nothing_behind_a_filter() -> None:
+    log = whole_log()
+    check_agreement(log, (watched(stream(log, "nobody"), SECOND),))
+
+
+def check_skipped_by_a_resume() -> None:
+    log = whole_log()
+    check_agreement(log, (watched(stream(log, after=18), watch=watched(stream(log[:17]))),))
+
+
+OTHERS: dict[Callable[[], None], str] = {
+    check_wrong_event_count: "event_count 16 for 15 events",
+    check_log_gap: "Gapless: 13 at place 12",
+    check_log_duplicate: "Gapless: 12 at place 13",
+    check_log_reorder: "Gapless: 15 at place 14",
+    check_log_late_start: "Gapless: 2 at place 1",
+    check_filter_leak: f"the filter let inference {FIRST} through",
+    check_filter_beyond: "10 is beyond through_sequence",
+    check_log_token_change: "the log changed under the watcher",
+    check_cursor_beyond_head: "the stream begins beyond the head",
+    check_redelivery_after_a_cut: "Ordered, Unique: 17 follows 17",
+    check_other_bytes: "Resumable: other bytes at 21",
+    check_seen_and_not_stored: "Durable: a watcher got to 30 of 29",
+    check_missing_behind_a_filter: "Resumable: a watcher saw",
+    check_missing_at_the_start_behind_a_filter: "Resumable: a watcher saw",
+    check_nothing_behind_a_filter: r"Resumable: a watcher saw []",
+    check_skipped_by_a_resume: "Resumable: a watcher saw",
+}
+
+Case = tuple[str, str, Callable[[], None]]
+
+
+def cases() -> Iterator[Case]:
+    """Every broken thing: its name, how the message of the check begins that refuses it, and what runs the check."""
+    for name, (message, _) in STORIES.items():
+        yield name, message, lambda name=name: check_broken_story(name)
+    for name, (message, _) in STREAMS.items():
+        yield name, message, lambda name=name: check_broken_stream(name)
+    for check, message in OTHERS.items():
+        yield check.__name__.removeprefix("check_").replace("_", " "), message, check
+
+
+@pytest.mark.parametrize("case", list(cases()), ids=lambda case: case[0])
+def test_what_is_broken_is_refused(case: Case) -> None:
+    _, message, check = case
+    with pytest.raises(AssertionError) as refused:
+        check()
+    assert str(refused.value).startswith(message)
+
+
+def test_every_assertion_has_a_case() -> None:
+    """An assertion that no case makes fail would be one that nobody knows to work."""
+    path = Path(promises.__file__)
+    assertions = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Assert)]
+    failed: set[int] = set()
+    for _, _, check in cases():
+        with pytest.raises(AssertionError) as refused:
+            check()
+        failed.add(traceback.extract_tb(refused.value.__traceback__)[-1].lineno or 0)
+    silent = [node.lineno for node in assertions if not failed & set(range(node.lineno, (node.end_lineno or 0) + 1))]
+    assert assertions
+    assert silent == []
