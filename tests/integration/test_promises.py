@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 from support.promises import Watch, check_agreement, check_log
-from support.rpc import Stubs, connect, refusal, script, start_request
+from support.rpc import SMALL_WINDOW, Stubs, connect, refusal, script, start_request
 from turnwire.v1 import event_pb2, inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
-from turnwire.v1.inference_service_pb2_grpc import InferenceServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from turnwire.testing.v1.script_pb2 import Script
     from turnwire.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
 
@@ -35,17 +31,8 @@ SCRIPT = script(
 # One session says far more, in small commits, than the 1 MiB of events that the server holds in memory for watchers.
 LONG = script({"text": {"text": "Löng. ", "repeat": 150_000}}, delta_length=16_000, pace="0.001s")
 LONG_BYTES_MIN = 3 * 1024 * 1024
-# Slow watchers have a connection whose receive window does not grow, else gRPC would read megabytes ahead for them.
-# What they then read from the store comes in responses of this size and more.
-SMALL_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 64 * 1024))
+# What a slow watcher reads from the store in the end comes in responses of this size and more.
 CATCHING_UP_BYTES_MIN = 512 * 1024
-
-
-@asynccontextmanager
-async def _connect_slow(address: str) -> AsyncGenerator[InferenceServiceAsyncStub]:
-    options = [("grpc.use_local_subchannel_pool", 1), *SMALL_WINDOW]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        yield InferenceServiceStub(channel)
 
 
 def _subscribe(session_id: str, after: int, log: str = "") -> pb.SubscribeEventsRequest:
@@ -152,10 +139,10 @@ async def _racing_session(stubs: Stubs) -> None:
 async def test_every_promise_holds_on_every_stream_of_a_busy_server(server_address: str) -> None:
     async with (
         connect(server_address) as stubs,
-        _connect_slow(server_address) as slow_stub,
+        connect(server_address, *SMALL_WINDOW) as slow,
         asyncio.TaskGroup() as group,
     ):
         for _ in range(SESSIONS - 1):
-            group.create_task(_session(stubs, slow_stub, SCRIPT))
-        group.create_task(_long_session(stubs, slow_stub))
+            group.create_task(_session(stubs, slow.inference, SCRIPT))
+        group.create_task(_long_session(stubs, slow.inference))
         group.create_task(_racing_session(stubs))

@@ -1,14 +1,16 @@
 """SubscribeEvents: every row of its table, its cursors, its heartbeat, and how streams end."""
 
-import asyncio
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import pytest
 
 from support.promises import Watch, check_log
-from support.rpc import Stubs, connect, refusal, script, violations
+from support.rpc import SMALL_WINDOW, Stubs, connect, refusal, script, violations
+from support.server import server_on
 from support.subscribe_table import Row, subscribe_table
 from turnwire.v1 import event_pb2, session_service_pb2
 from turnwire.v1 import inference_service_pb2 as pb
@@ -235,20 +237,40 @@ async def test_a_long_log_arrives_in_bounded_responses(stubs: Stubs) -> None:
     assert final.text_bytes == 2_000_000
 
 
-async def test_a_watcher_that_does_not_read_slows_nobody(stubs: Stubs) -> None:
-    """Bounded: the inference ends although one watcher never reads, and that one gets everything afterwards."""
-    session_id = await stubs.create_session()
-    request = pb.SubscribeEventsRequest(session_id=session_id, from_beginning=pb.FromBeginning())
-    stalled = aiter(stubs.inference.SubscribeEvents(request))
-    await anext(stalled)
+def _resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+async def test_watchers_that_do_not_read_cost_bounded_memory_and_slow_nobody(tmp_path: Path) -> None:
+    """Bounded: the inference ends although twenty watchers never read, and what they missed is there afterwards."""
+    count = 20
     long = script({"text": {"text": "0123456789" * 100, "repeat": 1500}}, delta_length=20)
-    started = await stubs.start(session_id, script=long)
-    ended = await stubs.finish(started.inference_id)
-    watch = Watch(session_id, _is_open=True)
-    async with asyncio.timeout(30):
-        async for response in stalled:
-            watch.take(response)
-            if watch.events and watch.events[-1].HasField("inference_finished"):
-                break
-    assert watch.position == ended.inference.last_sequence
-    check_log(watch.events)
+    with server_on(tmp_path / "turnwire.db") as server:
+        async with connect(server.address) as stubs, connect(server.address, *SMALL_WINDOW) as idle:
+            warm = await stubs.create_session()
+            await stubs.finish((await stubs.start(warm, script=long)).inference_id)
+            session_id = await stubs.create_session()
+            request = pb.SubscribeEventsRequest(session_id=session_id, from_beginning=pb.FromBeginning())
+            stalled = [aiter(idle.inference.SubscribeEvents(request)) for _ in range(count)]
+            opened = [await anext(each) for each in stalled]
+            before = _resident_bytes(server.pid)
+            ended = await stubs.finish((await stubs.start(session_id, script=long)).inference_id)
+            growth = _resident_bytes(server.pid) - before
+            log_bytes = sum(response.ByteSize() for response in await _read_all(stubs, session_id))
+            assert log_bytes > 10_000_000
+            assert growth < count * log_bytes / 4, f"{growth} bytes for {count} watchers of {log_bytes} bytes"
+            watch = Watch(session_id)
+            watch.begin(0)
+            watch.take(opened[0])
+            while watch.position < ended.inference.last_sequence:
+                watch.take(await anext(stalled[0]))
+            check_log(watch.events)
+
+
+async def _read_all(stubs: Stubs, session_id: str) -> list[pb.ListEventsResponse]:
+    pages = [await stubs.inference.ListEvents(pb.ListEventsRequest(session_id=session_id, page_size=10_000))]
+    while token := pages[-1].next_page_token:
+        request = pb.ListEventsRequest(session_id=session_id, page_size=10_000, page_token=token)
+        pages.append(await stubs.inference.ListEvents(request))
+    return pages

@@ -57,10 +57,15 @@ class Stubs:
                 return response
 
 
+# For watchers that do not read: a receive window that does not grow, else gRPC reads megabytes ahead for them.
+SMALL_WINDOW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 64 * 1024))
+
+
 @asynccontextmanager
-async def connect(address: str) -> AsyncGenerator[Stubs]:
-    """Connect to a server."""
-    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+async def connect(address: str, *options: tuple[str, int]) -> AsyncGenerator[Stubs]:
+    """Connect to a server, on a connection of its own."""
+    own = ("grpc.use_local_subchannel_pool", 1)
+    async with grpc.aio.insecure_channel(address, options=[own, *options]) as channel:
         yield Stubs(channel, InferenceServiceStub(channel), SessionServiceStub(channel))
 
 
