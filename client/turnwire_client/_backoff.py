@@ -80,6 +80,16 @@ class Patience:
         self._attempt = 0
         self._silent_since: float | None = None
 
+    @property
+    def give_up_seconds(self) -> float | None:
+        """When it gives up; see Backoff."""
+        return self._backoff.give_up_seconds
+
+    def asked(self) -> None:
+        """The server is asked now; the time in which it does not answer begins here, and not with the first failure."""
+        if self._silent_since is None:
+            self._silent_since = self._clock.monotonic()
+
     def answered(self) -> None:
         """The server said something: it is alive."""
         self._silent_since = None

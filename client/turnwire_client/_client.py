@@ -25,7 +25,7 @@ from turnwire.v1.tool_pb2 import Tool
 from turnwire.v1.turn_pb2 import Block, Turn
 from turnwire_client._backoff import Clock, SystemClock
 from turnwire_client._handle import VIEWS, InferenceHandle, View, complete_turn
-from turnwire_client._requests import Conflict, start_request, to_duration
+from turnwire_client._requests import UINT32_MAX, UINT64_MAX, Conflict, in_range, start_request, to_duration
 from turnwire_client._transport import Policy, Transport, channel_options
 from turnwire_client._watch import EventStream, Start, Until
 
@@ -40,6 +40,9 @@ class Client:
     Every method that talks to the server raises a RequestError, by its reason, when the server refuses or cannot be
     reached. What creates something mints an idempotency key and is sent again, with that key, when no answer comes: it
     happens once. Reads are sent again by the channel. Updates and deletes are not sent again.
+
+    A number that the contract has no room for, such as a negative index or an infinite timeout, is a ValueError, and
+    nothing is sent.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -138,13 +141,13 @@ class Client:
             metadata=metadata or {},
             profile=profile or "",
         )
-        request = UpdateSessionRequest(session=update, revision=revision)
+        request = UpdateSessionRequest(session=update, revision=_revision(revision))
         request.update_mask.paths.extend(name for name, value in changes.items() if value is not None)
         return (await self._transport.call(self._transport.sessions.UpdateSession, request)).session
 
     async def delete_session(self, session_id: str, *, revision: int | None = None, force: bool = False) -> None:
         """Deletes a session with its turns and its events; with `force` also while an inference has not ended."""
-        request = DeleteSessionRequest(session_id=session_id, revision=revision, force=force)
+        request = DeleteSessionRequest(session_id=session_id, revision=_revision(revision), force=force)
         await self._transport.call(self._transport.sessions.DeleteSession, request)
 
     # --- inferences ---------------------------------------------------------------------------------
@@ -171,8 +174,9 @@ class Client:
 
         `session` is the session_id of one that exists, or a NewSession to create with it, None for one with all
         defaults. `input` is what the user says, or blocks; nothing means to go on from the parent. `engine_options` may
-        be a mapping, which is sent as JSON. `timeout` bounds the inference, not this call. A key of your own makes it
-        happen once even across restarts of your process.
+        be a mapping, which is sent as JSON; where requests go is the profile's to say. `timeout` bounds the inference,
+        not this call. A key of your own makes it happen once even across restarts of your process. The server refuses
+        an `output_schema` for now, with FeatureNotImplementedError.
 
         Raises SessionBusyError, SessionNotFoundError and the other errors of StartInference.
         """
@@ -237,7 +241,7 @@ class Client:
         """The events of a session, or of one of its inferences, each exactly once.
 
         `start` may be the sequence to begin after; then `log`, the token that came with it, should be given too.
-        `until="inference_end"` needs an inference_id.
+        `until="inference_end"` needs an inference_id. Raises ValueError for a sequence that cannot be one.
         """
         return EventStream(self._transport, session_id, inference_id, start, until, log)
 
@@ -251,7 +255,9 @@ class Client:
         if inference_id:
             request.inference_id = inference_id
         else:
-            request.at.CopyFrom(TurnAt(session_id=session_id, index=index))
+            request.at.CopyFrom(
+                TurnAt(session_id=session_id, index=None if index is None else in_range("index", index, UINT32_MAX))
+            )
         response = await self._transport.call(self._transport.sessions.GetTurn, request)
         request.page_token = response.next_page_token
         return await complete_turn(self._transport, request, response.turn)
@@ -268,6 +274,10 @@ class Client:
             request.page_token = response.next_page_token
             if not request.page_token:
                 return
+
+
+def _revision(revision: int | None) -> int | None:
+    return None if revision is None else in_range("revision", revision, UINT64_MAX)
 
 
 def mint_key() -> str:

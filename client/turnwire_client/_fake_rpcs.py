@@ -121,6 +121,8 @@ class FakeRpcs:
             return pb.StartInferenceResponse(inference=self._store.inference(known)[1], created=False)
         if request.conflict_policy > ConflictPolicy.CONFLICT_POLICY_REJECT:
             raise Refused("FEATURE_NOT_IMPLEMENTED", feature="conflict_policy")
+        if request.overrides.output_schema:
+            raise Refused("FEATURE_NOT_IMPLEMENTED", feature="output_schema")
         _, inference = self._store.start(request)
         self._store.remember("StartInference", request.idempotency_key, body, inference.inference_id)
         return pb.StartInferenceResponse(inference=inference, created=True)
@@ -138,7 +140,7 @@ class FakeRpcs:
         response = pb.WaitResponse(inference=inference)
         turn = session.turns[inference.turn_index]
         if request.turn_view and turn.state == TurnState.TURN_STATE_CLOSED:
-            response.turn.CopyFrom(_viewed(session, turn, request.turn_view))
+            response.turn.CopyFrom(_viewed(turn, request.turn_view))
         return response
 
     async def _cancel(self, request: pb.CancelRequest) -> pb.CancelResponse:
@@ -213,13 +215,13 @@ class FakeRpcs:
         if not 0 <= index < len(session.turns):
             raise Refused("TURN_NOT_FOUND", session_id=session.proto.session_id, index=index)
         view = request.view or TurnView.TURN_VIEW_FULL
-        return spb.GetTurnResponse(turn=_viewed(session, session.turns[index], view))
+        return spb.GetTurnResponse(turn=_viewed(session.turns[index], view))
 
     async def _list_turns(self, request: spb.ListTurnsRequest) -> spb.ListTurnsResponse:
         session = self._store.session(request.session_id)
         turns = list(reversed(session.turns)) if request.newest_first else session.turns
         view = request.view or TurnView.TURN_VIEW_BASIC
-        return spb.ListTurnsResponse(turns=[_viewed(session, turn, view) for turn in turns])
+        return spb.ListTurnsResponse(turns=[_viewed(turn, view) for turn in turns])
 
     # --- events -------------------------------------------------------------------------------------
 
@@ -304,14 +306,13 @@ async def _stream(
     yield pb.SubscribeEventsResponse(after_sequence=position, through_sequence=position, end=end)
 
 
-def _viewed(session: FakeSession, turn: Turn, view: TurnView.ValueType) -> Turn:
+def _viewed(turn: Turn, view: TurnView.ValueType) -> Turn:
     seen = Turn()
     seen.CopyFrom(turn)
-    first = session.turns[turn.parent].block_count if turn.HasField("parent") else 0
     if view == TurnView.TURN_VIEW_BASIC:
         seen.ClearField("blocks")
     elif view == TurnView.TURN_VIEW_DELTA:
-        del seen.blocks[:first]
+        del seen.blocks[: turn.inherited_block_count]
     return seen
 
 

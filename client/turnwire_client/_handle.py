@@ -103,14 +103,22 @@ class InferenceHandle:
         """The events of the inference, up to its terminal one, each exactly once. See EventStream for what it raises.
 
         Starts with the inference's first event, or after a sequence: then `log`, the token that came with it, should be
-        given too; EventStream.cursor has both.
+        given too; EventStream.cursor has both. Raises ValueError for a sequence that cannot be one.
         """
         start: Start = "beginning"
         if after_sequence is not None:
             start = after_sequence
         elif self.inference is not None and self.inference.first_sequence:
             start = self.inference.first_sequence - 1
-        return EventStream(self._transport, self.session_id, self.inference_id, start, "inference_end", log)
+        return EventStream(
+            self._transport,
+            self.session_id,
+            self.inference_id,
+            start,
+            "inference_end",
+            log,
+            reached=self.inference is not None,
+        )
 
     async def result(
         self,
@@ -123,11 +131,13 @@ class InferenceHandle:
         """Waits for the end and returns the result, with the whole turn in the view.
 
         Returns also when the client has to act (WAITING_FOR_TOOLS, PAUSED), unless `until_end`. Goes on through
-        restarts of the server for as long as `Policy.resume` allows.
+        restarts of the server for as long as `Policy.resume` allows, once the server has answered at all.
 
         Raises what `Result.raise_for_state` does, unless `raise_on_failure` is False; TimeoutError after `timeout`
-        seconds, while the inference goes on; RequestError.
+        seconds, while the inference goes on; RequestError; ValueError for a timeout that is not a number of seconds.
         """
+        if timeout is not None:
+            to_duration(timeout)
         response = await self._wait(timeout, view, until_end=until_end)
         result = Result(response.inference, await self._whole_turn(response, view))
         return result.raise_for_state() if raise_on_failure else result
@@ -148,13 +158,18 @@ class InferenceHandle:
         return self._heard(response.inference)
 
     async def _wait(self, timeout: float | None, view: View, *, until_end: bool) -> WaitResponse:
-        clock = self._transport.clock
-        patience = Patience(self._transport.policy.resume, clock)
+        clock, policy = self._transport.clock, self._transport.policy
+        patience = Patience(policy.opening if self.inference is None else policy.resume, clock)
         end = None if timeout is None else clock.monotonic() + timeout
         until = WaitUntil.WAIT_UNTIL_END if until_end else WaitUntil.WAIT_UNTIL_CLIENT_ACTION
         enough = TERMINAL if until_end else TERMINAL | WAITS_FOR_CLIENT
-        hold = HOLD_SECONDS if timeout is None else min(HOLD_SECONDS, max(0.0, timeout))
+        if self.inference is None:
+            patience.asked()
         while True:
+            # The first time only a look, so that an answer tells soon whether there is a server at all.
+            hold = 0.0 if self.inference is None else HOLD_SECONDS
+            if end is not None:
+                hold = max(0.0, min(hold, end - clock.monotonic()))
             request = WaitRequest(
                 inference_id=self.inference_id, timeout=to_duration(hold), until=until, turn_view=VIEWS[view]
             )
@@ -166,13 +181,11 @@ class InferenceHandle:
                 if not is_transient(failure) or not await patience.wait(failure):
                     raise
             else:
-                patience.advanced()
+                patience = Patience(policy.resume, clock)
                 if self._heard(response.inference).state in enough:
                     return response
-            if end is not None:
-                hold = min(HOLD_SECONDS, end - clock.monotonic())
-                if hold <= 0:
-                    raise TimeoutError(f"inference {self.inference_id} has not ended within {timeout} s")
+            if end is not None and clock.monotonic() >= end:
+                raise TimeoutError(f"inference {self.inference_id} has not ended within {timeout} s")
 
     async def _whole_turn(self, response: WaitResponse, view: View) -> Turn | None:
         if not response.HasField("turn"):

@@ -1,9 +1,9 @@
-"""Requests of the contract, built from what a caller has at hand."""
+"""Requests of the contract, built from what a caller has at hand. A number that does not fit is refused here."""
 
 import json
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -12,6 +12,11 @@ from turnwire.v1.inference_service_pb2 import StartInferenceRequest
 from turnwire.v1.session_pb2 import NewSession
 from turnwire.v1.tool_pb2 import Tool
 from turnwire.v1.turn_pb2 import Block, UserBlock
+
+# What the fields of the contract can hold. google.protobuf.Duration: about 10,000 years.
+UINT32_MAX: Final = 2**32 - 1
+UINT64_MAX: Final = 2**64 - 1
+DURATION_SECONDS_MAX: Final = 315_576_000_000
 
 # What happens when the session is busy; see ConflictPolicy.
 Conflict: TypeAlias = Literal["reject", "enqueue", "interrupt", "rollback"]
@@ -41,15 +46,18 @@ def start_request(
     data: Mapping[str, str] | None,
     idempotency_key: str,
 ) -> StartInferenceRequest:
-    """What Client.start_inference sends."""
+    """What Client.start_inference sends.
+
+    Raises ValueError for a number that the contract has no room for.
+    """
     request = StartInferenceRequest(
         input=to_blocks(input),
-        parent=parent,
+        parent=None if parent is None else in_range("parent", parent, UINT32_MAX),
         profile=profile,
         conflict_policy=CONFLICTS[conflict_policy],
         idempotency_key=idempotency_key,
         timeout=None if timeout is None else to_duration(timeout),
-        attempts_max=attempts_max,
+        attempts_max=None if attempts_max is None else in_range("attempts_max", attempts_max, UINT32_MAX),
         metadata=metadata or {},
         data=data or {},
     )
@@ -72,7 +80,20 @@ def to_blocks(input: str | Iterable[Block]) -> Iterable[Block]:  # noqa: A002 - 
 
 
 def to_duration(value: float | timedelta) -> Duration:
-    """Seconds, or a timedelta, as the contract's Duration."""
+    """Seconds, or a timedelta, as the contract's Duration.
+
+    Raises ValueError unless it is finite, not negative and at most what a Duration holds.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not 0 <= seconds <= DURATION_SECONDS_MAX:
+        raise ValueError(f"a time has to be from 0 to {DURATION_SECONDS_MAX} seconds, not {seconds}")
     duration = Duration()
     duration.FromTimedelta(value if isinstance(value, timedelta) else timedelta(seconds=value))
     return duration
+
+
+def in_range(name: str, value: int, maximum: int) -> int:
+    """The value. Raises ValueError unless it is from 0 to the maximum."""
+    if not 0 <= value <= maximum:
+        raise ValueError(f"{name} has to be from 0 to {maximum}, not {value}")
+    return value

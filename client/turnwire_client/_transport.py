@@ -48,12 +48,14 @@ def channel_options() -> list[tuple[str, Any]]:
 class Policy:
     """Every bound a client keeps to; seconds.
 
-    `retry` is for rpcs that are sent again, `resume` for streams and for `result()`, which outlive a restart of the
-    server. `silence_seconds` is three heartbeats: a stream that says nothing for so long counts as cut.
+    `retry` is for rpcs that are sent again. `resume` is for streams and for `result()`, which outlive a restart of the
+    server; `opening` is for them as long as the server has never answered. `silence_seconds` is three heartbeats: a
+    stream that says nothing for so long counts as cut.
     """
 
     retry: Backoff = Backoff()
     resume: Backoff = Backoff(give_up_seconds=120.0)
+    opening: Backoff = Backoff(give_up_seconds=4.0)
     rpc_timeout_seconds: float = 20.0
     silence_seconds: float = 45.0
 

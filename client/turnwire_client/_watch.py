@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
@@ -27,6 +28,7 @@ from turnwire_client._errors import (
     StreamLostError,
     UnknownEventError,
 )
+from turnwire_client._requests import UINT64_MAX, in_range
 from turnwire_client._status import from_rpc_error, is_transient
 from turnwire_client._transport import Transport
 
@@ -65,25 +67,40 @@ class EventStream:
     most. Every response is checked against the promises of event.proto. Memory is bounded by one response (4 MiB):
     while the caller does not ask, nothing is read.
 
-    Leaving the loop early is fine; `aclose`, or `async with`, tells the server at once.
+    Leaving the loop early is fine; `aclose`, or `async with`, tells the server at once. `on_cut`, if it is set, is
+    called each time the stream was cut and is about to be resumed; once, however many attempts that takes.
 
     Iterating raises:
       RequestError         the subscription was refused, such as SessionNotFoundError, LogReplacedError
+      UnavailableError     a RequestError: the server did not answer for as long as `Policy.opening` allows
       SessionDeletedError  the session was deleted
-      StreamLostError      the server did not answer for as long as `Policy.resume` allows
+      StreamLostError      a stream that had been open was cut, and not resumed for as long as `Policy.resume` allows
       ProtocolError        the server broke a promise
       UnknownEventError    an event is of a newer contract and must not be skipped
     """
 
     def __init__(
-        self, transport: Transport, session_id: str, inference_id: str, start: Start, until: Until, log: str
+        self,
+        transport: Transport,
+        session_id: str,
+        inference_id: str,
+        start: Start,
+        until: Until,
+        log: str,
+        *,
+        reached: bool = False,
     ) -> None:
         self._transport = transport
         self._until: Until = until
         self._live = start == "live"
-        after = start if isinstance(start, int) else None
+        after = in_range("a sequence", start, UINT64_MAX) if isinstance(start, int) else None
         self._seen = Continuity(session_id, inference_id, after, log)
-        self._patience = Patience(transport.policy.resume, transport.clock)
+        self.on_cut: Callable[[], object] | None = None
+        # Whether the server is known to be there: it has answered this stream, or the start of the inference.
+        self._reached = reached
+        policy = transport.policy
+        self._patience = Patience(policy.resume if reached else policy.opening, transport.clock)
+        self._cut = False
         self._call: grpc.aio.UnaryStreamCall[SubscribeEventsRequest, SubscribeEventsResponse] | None = None
         self._heard = False
         # At most the events of one response: nothing is read while there are some.
@@ -148,14 +165,21 @@ class EventStream:
         except ProtocolError:
             await self.aclose()
             raise
+        self._note_answer(advanced=advanced)
+        if response.HasField("end"):
+            self._hang_up()
+            self._end = response.end.reason
+
+    def _note_answer(self, *, advanced: bool) -> None:
+        if not self._reached:
+            self._reached = True
+            self._patience = Patience(self._transport.policy.resume, self._transport.clock)
         if self._heard or advanced:
             self._patience.advanced()
         else:
             self._patience.answered()
         self._heard = True
-        if response.HasField("end"):
-            self._hang_up()
-            self._end = response.end.reason
+        self._cut = False
 
     async def _read(self) -> SubscribeEventsResponse | None:
         """The next response; None when the stream was cut without a status.
@@ -166,6 +190,8 @@ class EventStream:
             self._call = self._transport.inferences.SubscribeEvents(self._request())
             self._seen.reopen()
             self._heard = False
+            if not self._reached:
+                self._patience.asked()
         call = self._call
         silent = False
 
@@ -174,7 +200,9 @@ class EventStream:
             silent = True
             call.cancel()
 
-        timer = self._transport.clock.call_later(self._transport.policy.silence_seconds, give_up)
+        policy = self._transport.policy
+        seconds = policy.silence_seconds if self._reached else min(policy.rpc_timeout_seconds, policy.silence_seconds)
+        timer = self._transport.clock.call_later(seconds, give_up)
         try:
             response = await call.read()
         except grpc.aio.AioRpcError as error:
@@ -215,10 +243,16 @@ class EventStream:
         if failure is not None and not self._passes(failure):
             await self.aclose()
             raise failure
+        if self._reached and not self._cut:
+            self._cut = True
+            if self.on_cut is not None:
+                self.on_cut()
         if not await self._patience.wait(failure):
             cursor = self.cursor
             await self.aclose()
-            message = f"no answer for {self._transport.policy.resume.give_up_seconds} s"
+            if not self._reached and failure is not None:
+                raise failure
+            message = f"no answer for {self._patience.give_up_seconds} s"
             raise StreamLostError(message, cursor.after_sequence, cursor.log) from failure
 
     def _passes(self, failure: RequestError) -> bool:

@@ -1,5 +1,6 @@
 """The command line, as a shell sees it: a process, its output and its exit code."""
 
+import asyncio
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from support.server import server_on
+from turnwire_client import Client
 
 CLI = [sys.executable, "-m", "turnwire_client.cli"]
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -103,6 +105,17 @@ def test_chat_reads_a_pipe_and_continues_the_session(server_address: str) -> Non
     assert as_json("sessions", "show", session_id, target=server_address)["session"]["turn_count"] == 3
 
 
+@pytest.fixture
+def client_made_session(server_address: str) -> str:
+    """A session with a name, whose session_id is as long as those that the server mints."""
+
+    async def create() -> str:
+        async with Client.connect(server_address) as client:
+            return (await client.create_session(display_name="a long display name")).session_id
+
+    return asyncio.run(create())
+
+
 @pytest.fixture(scope="module")
 def hanging_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server whose default profile says a little and then nothing."""
@@ -140,9 +153,9 @@ def test_cancel_and_the_exit_codes_of_ends(hanging_server: str) -> None:
 class Terminal:
     """A process on a terminal, read as far as some text."""
 
-    def __init__(self, *arguments: str, target: str) -> None:
+    def __init__(self, *arguments: str, target: str, columns: int = 200) -> None:
         self._end, child = pty.openpty()
-        environment = {**os.environ, "TURNWIRE_TARGET": target, "TERM": "dumb", "COLUMNS": "200"}
+        environment = {**os.environ, "TURNWIRE_TARGET": target, "TERM": "dumb", "COLUMNS": str(columns)}
         self.process = subprocess.Popen([*CLI, *arguments], stdin=child, stdout=child, stderr=child, env=environment)
         os.close(child)
         self._written = ""
@@ -158,6 +171,15 @@ class Terminal:
         assert found, before
         return before + found
 
+    def read_all(self) -> str:
+        """What was written up to the end of the process."""
+        while True:
+            try:
+                read = os.read(self._end, 4096).decode(errors="replace")
+            except OSError:
+                return self._written
+            self._written += read
+
     def type(self, text: str) -> None:
         os.write(self._end, text.encode())
 
@@ -172,7 +194,7 @@ class Terminal:
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_session(hanging_server: str) -> None:
     terminal = Terminal("chat", target=hanging_server)
-    session_id = UUID.findall(terminal.read_until("> "))[0]
+    assert "at the prompt Ctrl-C or Ctrl-D leaves" in terminal.read_until("> ")
     for _ in range(2):
         terminal.type("Hello\n")
         terminal.read_until("So far so good")
@@ -180,11 +202,21 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session(hanging_server: str) -> N
         terminal.read_until("CANCELLED")
         terminal.read_until("> ")
     terminal.type("\x04")  # Ctrl-D
-    assert f"chat --session {session_id}" in terminal.read_until(session_id)
+    session_id = UUID.findall(terminal.read_all())[0]
     assert terminal.wait() == 0
     session = as_json("sessions", "show", session_id, target=hanging_server)["session"]
     assert session["turn_count"] == 2
     assert "active" not in session
+
+
+def test_ctrl_c_at_the_prompt_leaves_and_nothing_was_made(hanging_server: str) -> None:
+    before = len(as_json("sessions", "list", target=hanging_server)["sessions"])
+    terminal = Terminal("chat", target=hanging_server)
+    assert "a new session" in terminal.read_until("> ")
+    terminal.interrupt()
+    assert "Go on with" not in terminal.read_all()
+    assert terminal.wait() == 0
+    assert len(as_json("sessions", "list", target=hanging_server)["sessions"]) == before
 
 
 def test_a_second_ctrl_c_leaves(hanging_server: str) -> None:
@@ -199,12 +231,48 @@ def test_a_second_ctrl_c_leaves(hanging_server: str) -> None:
     assert terminal.wait() == 0
 
 
+def test_tables_on_80_columns_keep_ids_and_times_whole(hanging_server: str) -> None:
+    started = as_json("start", "Hello", target=hanging_server)["inference"]
+    session_id, inference_id = started["session_id"], started["inference_id"]
+    for command, whole in (
+        (("sessions", "list", "--limit", "1"), (session_id, "active")),
+        (("turns", "list", session_id), (inference_id, "OPEN")),
+    ):
+        terminal = Terminal(*command, target=hanging_server, columns=80)
+        header, row = terminal.read_all().splitlines()
+        assert terminal.wait() == 0
+        assert set(whole) <= set(row.split())
+        assert command[0] == "turns" or re.search(r" \d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", row)
+        assert max(len(header), len(row)) <= 80
+    as_json("cancel", inference_id, target=hanging_server)
+
+
+def test_only_the_name_is_cut_and_with_an_ellipsis(server_address: str, client_made_session: str) -> None:
+    terminal = Terminal("sessions", "list", target=server_address, columns=80)
+    row = next(line for line in terminal.read_all().splitlines() if line.startswith(client_made_session))
+    assert terminal.wait() == 0
+    assert re.search(r"  a lo\w*\u2026$|  a long \w*\u2026$", row)
+    assert len(row) == 80
+    assert "a long display name" in turnwire("sessions", "list", target=server_address).stdout
+
+
 def test_ctrl_c_ends_a_watch_and_tells_where_to_go_on(hanging_server: str) -> None:
     started = as_json("start", "Hello", target=hanging_server)["inference"]
     terminal = Terminal("watch", started["session_id"], target=hanging_server)
     terminal.read_until("So far so good")
     terminal.interrupt()
     assert started["session_id"] in terminal.read_until("--log")
+    assert terminal.wait() == 130
+
+
+def test_ctrl_c_of_a_watch_in_json_has_the_cursor(hanging_server: str) -> None:
+    started = as_json("start", "Hello", target=hanging_server)["inference"]
+    terminal = Terminal("watch", started["session_id"], "--json", target=hanging_server)
+    terminal.read_until("So far so good")
+    terminal.read_until("\n")
+    terminal.interrupt()
+    error = json.loads(terminal.read_all().splitlines()[-1])["error"]
+    assert (error["code"], error["metadata"].keys()) == ("CANCELLED", {"after_sequence", "log"})
     assert terminal.wait() == 130
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,54 @@ def _documents(text: str) -> list[dict[str, object]]:
     return found
 
 
-def test_buf_curl_as_the_readme_shows_it(server_process: ServerProcess, tmp_path: Path) -> None:
+TURNWIRE = re.compile(r"^(?:\.venv/bin/)?turnwire .*$", re.MULTILINE)
+
+
+def _ten_lines() -> dict[str, list[str]]:
+    """Every `turnwire` line of the section's blocks, by its command, as arguments of a process."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", _section("## Ten lines"), re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True)[1:] for block in blocks for line in TURNWIRE.findall(block)]
+    return {arguments[0]: [sys.executable, "-m", "turnwire_client.cli", *arguments] for arguments in lines}
+
+
+def test_the_ten_lines_run(tmp_path: Path) -> None:
+    commands = _ten_lines()
+    assert list(commands) == ["serve", "start", "chat"]
+    own = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
+    server = subprocess.Popen(
+        commands.pop("serve"),
+        cwd=tmp_path,
+        env={**own, "TURNWIRE_LISTEN": "127.0.0.1:0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().removeprefix("listening on ").strip()
+        for command in commands.values():
+            done = subprocess.run(
+                command,
+                cwd=tmp_path,
+                env={**own, "TURNWIRE_TARGET": address},
+                input="Hello there\n",  # what is said to chat
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.startswith("Hello there\n")
+            assert "SUCCEEDED" in done.stderr
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+    assert (tmp_path / "turnwire.db").exists()
+
+
+@pytest.mark.parametrize("time", ["first", "again"])
+def test_buf_curl_as_the_readme_shows_it(server_process: ServerProcess, tmp_path: Path, time: str) -> None:
+    """Twice on one store: nothing in it works only once."""
     script = _block(_section(HEADING), "sh")
     assert "127.0.0.1:7450" in script
     for rpc in ("StartInference", "SubscribeEvents", "Cancel", "Wait"):
@@ -79,6 +127,17 @@ def test_the_python_example_runs(server_process: ServerProcess, tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Hello there\nHello there\n"
+
+
+def test_what_is_said_about_betterproto_is_what_the_contract_tests_know() -> None:
+    known = (ROOT / "tests/contract/test_betterproto.py").read_text(encoding="utf-8")
+    assert known.count("betterproto2 0.10 writes a FieldMask") == 1
+    assert "betterproto2 0.10 writes a FieldMask" in _section(HEADING)
+
+
+def test_the_path_that_buf_is_found_on() -> None:
+    text = " ".join(_section(HEADING).split())
+    assert "`make setup && export PATH=$PWD/.venv/bin:$PATH`" in text
 
 
 def test_the_profile_example_is_valid(tmp_path: Path) -> None:

@@ -2,9 +2,24 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import typer
+
+from turnwire_client.cli import _options
+from turnwire_client.cli._options import (
+    INDEX_MAX,
+    SEQUENCE_MAX,
+    InferenceId,
+    Json,
+    Model,
+    Profile,
+    SessionId,
+    SessionOption,
+    System,
+    Target,
+    Version,
+)
 
 app = typer.Typer(
     name="turnwire",
@@ -20,16 +35,13 @@ turns_app = typer.Typer(help="List and show the turns of a session.", no_args_is
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(turns_app, name="turns")
 
-Target: TypeAlias = Annotated[str, typer.Option("--target", envvar="TURNWIRE_TARGET", help="host:port of the server.")]
-Json: TypeAlias = Annotated[bool, typer.Option("--json", help="One JSON object, or one per line, and nothing else.")]
-SessionId: TypeAlias = Annotated[str, typer.Argument(metavar="SESSION", help="The session_id.")]
-SessionOption: TypeAlias = Annotated[str, typer.Option("--session", help="The session_id. Default: a new session.")]
-Profile: TypeAlias = Annotated[str, typer.Option("--profile", help="Default: the session's, or the server's.")]
-Model: TypeAlias = Annotated[str, typer.Option("--model", help="Default: the profile's.")]
-System: TypeAlias = Annotated[str, typer.Option("--system", help="An instruction to the model, before the text.")]
-
 TARGET = "127.0.0.1:7450"
 PASS_THROUGH: dict[Any, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.callback()
+def turnwire(version: Version = False) -> None:
+    """Sessions, inferences and their events, from the command line."""
 
 
 @app.command(context_settings=PASS_THROUGH, add_help_option=False)
@@ -43,58 +55,69 @@ def serve(context: typer.Context) -> None:
 @app.command()
 def start(
     text: Annotated[str, typer.Argument(help="What the user says; - reads stdin. Nothing: go on from there.")] = "",
-    session: SessionOption = "",
+    session: SessionOption = None,
     system: System = "",
-    profile: Profile = "",
-    model: Model = "",
-    key: Annotated[str, typer.Option("--key", help="Idempotency key: with it, a repeat starts nothing new.")] = "",
+    profile: Profile = None,
+    model: Model = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="Idempotency key: with it, a repeat starts nothing new.", callback=_options.given),
+    ] = None,
     conflict: Annotated[
         Literal["reject", "enqueue", "interrupt", "rollback"], typer.Option(help="What to do when the session is busy.")
     ] = "reject",
-    timeout: Annotated[float | None, typer.Option(help="Seconds that the inference may take.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that the inference may take.", callback=_options.duration)
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show it up to its end.")] = False,
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:
     """Start an inference. It goes on by itself, unless the server refuses it."""
-    from turnwire_client.cli import _run, _sessions
+    from turnwire_client.cli import _inferences, _run
 
-    command = _sessions.start(
-        sys.stdin.read() if text == "-" else text,
-        session,
+    command = _inferences.start(
+        _run.guarded(target, sys.stdin.read, as_json=as_json) if text == "-" else text,
+        session or "",
         system=system,
-        profile=profile,
-        model=model,
-        key=key,
+        profile=profile or "",
+        model=model or "",
+        key=key or "",
         conflict=conflict,
         timeout=timeout,
         follow=follow,
         as_json=as_json,
     )
-    _run.run(target, command)
+    _run.run(target, command, as_json=as_json)
 
 
 @app.command()
 def chat(
-    session: SessionOption = "",
+    session: SessionOption = None,
     system: System = "",
-    profile: Profile = "",
-    model: Model = "",
+    profile: Profile = None,
+    model: Model = None,
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:
     """Talk: Ctrl-C stops an answer and keeps the session, a second one leaves. Reads stdin when it is piped."""
     from turnwire_client.cli._chat import chat as talk
 
-    talk(target, session, system=system, profile=profile, model=model, as_json=as_json)
+    talk(target, session or "", system=system, profile=profile or "", model=model or "", as_json=as_json)
 
 
 @app.command()
 def watch(
     session: SessionId,
-    inference: Annotated[str, typer.Option("--inference", help="Only events of this inference_id.")] = "",
-    after: Annotated[int | None, typer.Option("--after", min=0, help="Begin after this sequence.")] = None,
-    log: Annotated[str, typer.Option("--log", help="The log token that came with the sequence.")] = "",
+    inference: Annotated[
+        str | None, typer.Option("--inference", help="Only events of this inference_id.", callback=_options.given)
+    ] = None,
+    after: Annotated[
+        int | None, typer.Option("--after", min=0, max=SEQUENCE_MAX, help="Begin after this sequence.")
+    ] = None,
+    log: Annotated[
+        str | None, typer.Option("--log", help="The log token that came with the sequence.", callback=_options.given)
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Begin with what happens from now on.")] = False,
     until: Annotated[
         Literal["follow", "inference_end", "caught_up"], typer.Option(help="When to end by itself.")
@@ -103,43 +126,51 @@ def watch(
     as_json: Json = False,
 ) -> None:
     """Show the events of a session, each once, also across cuts and restarts of the server."""
-    from turnwire_client.cli import _run, _sessions
+    from turnwire_client.cli import _inferences, _run
 
     if until == "inference_end" and not inference:
         raise typer.BadParameter("inference_end needs --inference", param_hint="--until")
     if live and after is not None:
         raise typer.BadParameter("not together with --after", param_hint="--live")
     begin: int | Literal["live", "beginning"] = "live" if live else "beginning" if after is None else after
-    _run.run(target, _sessions.watch(session, inference, begin, until, log, as_json=as_json, target=target))
+    command = _inferences.watch(session, inference or "", begin, until, log or "", as_json=as_json, target=target)
+    _run.run(target, command, as_json=as_json)
 
 
 @app.command()
 def wait(
-    inference: Annotated[str, typer.Argument(metavar="INFERENCE", help="The inference_id.")],
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to wait at most; 0 only looks.")] = None,
+    inference: InferenceId,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds to wait at most; 0 only looks.", callback=_options.patience)
+    ] = None,
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:
     """Wait for the end of an inference and show its answer."""
-    from turnwire_client.cli import _run, _sessions
+    from turnwire_client.cli import _inferences, _run
 
-    _run.run(target, _sessions.wait(inference, timeout, as_json=as_json))
+    _run.run(target, _inferences.wait(inference, timeout, as_json=as_json), as_json=as_json)
 
 
 @app.command()
 def cancel(
-    inference: Annotated[str, typer.Argument(metavar="INFERENCE", help="The inference_id.")] = "",
-    session: Annotated[str, typer.Option("--session", help="Instead: whatever runs in this session.")] = "",
+    inference: Annotated[
+        str | None, typer.Argument(metavar="INFERENCE", help="The inference_id.", callback=_options.named)
+    ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option("--session", help="Instead: whatever runs in this session.", callback=_options.named),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why, for people.")] = "",
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:
     """Request that an inference stops."""
-    from turnwire_client.cli import _run, _sessions
+    from turnwire_client.cli import _inferences, _run
 
     if bool(inference) == bool(session):
         raise typer.BadParameter("name either an INFERENCE or a --session")
-    _run.run(target, _sessions.cancel(inference, session, reason, as_json=as_json))
+    _run.run(target, _inferences.cancel(inference or "", session or "", reason, as_json=as_json), as_json=as_json)
 
 
 @sessions_app.command("list")
@@ -151,7 +182,7 @@ def list_sessions(
     """List sessions, the newest first."""
     from turnwire_client.cli import _run, _sessions
 
-    _run.run(target, _sessions.list_sessions(limit, as_json=as_json))
+    _run.run(target, _sessions.list_sessions(limit, as_json=as_json), as_json=as_json)
 
 
 @sessions_app.command("show")
@@ -159,7 +190,7 @@ def show_session(session: SessionId, target: Target = TARGET, as_json: Json = Fa
     """Show one session."""
     from turnwire_client.cli import _run, _sessions
 
-    _run.run(target, _sessions.show_session(session, as_json=as_json))
+    _run.run(target, _sessions.show_session(session, as_json=as_json), as_json=as_json)
 
 
 @sessions_app.command("delete")
@@ -172,7 +203,7 @@ def delete_session(
     """Delete a session with its turns and its events."""
     from turnwire_client.cli import _run, _sessions
 
-    _run.run(target, _sessions.delete_session(session, force=force, as_json=as_json))
+    _run.run(target, _sessions.delete_session(session, force=force, as_json=as_json), as_json=as_json)
 
 
 @turns_app.command("list")
@@ -180,13 +211,13 @@ def list_turns(session: SessionId, target: Target = TARGET, as_json: Json = Fals
     """List the turns of a session."""
     from turnwire_client.cli import _run, _sessions
 
-    _run.run(target, _sessions.list_turns(session, as_json=as_json))
+    _run.run(target, _sessions.list_turns(session, as_json=as_json), as_json=as_json)
 
 
 @turns_app.command("show")
 def show_turn(
     session: SessionId,
-    index: Annotated[int | None, typer.Argument(min=0, help="Which turn. Default: the newest.")] = None,
+    index: Annotated[int | None, typer.Argument(min=0, max=INDEX_MAX, help="Which turn. Default: the newest.")] = None,
     new: Annotated[bool, typer.Option("--new", help="Only what this turn has that its parent has not.")] = False,
     target: Target = TARGET,
     as_json: Json = False,
@@ -194,7 +225,7 @@ def show_turn(
     """Show a turn with its blocks."""
     from turnwire_client.cli import _run, _sessions
 
-    _run.run(target, _sessions.show_turn(session, index, "delta" if new else "full", as_json=as_json))
+    _run.run(target, _sessions.show_turn(session, index, "delta" if new else "full", as_json=as_json), as_json=as_json)
 
 
 @app.command()

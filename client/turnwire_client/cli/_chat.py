@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import sys
+from contextlib import aclosing
 from typing import Any
 
 from turnwire.v1.inference_pb2 import InferenceConfig
@@ -11,9 +12,9 @@ from turnwire.v1.turn_pb2 import Block, SystemBlock, UserBlock
 from turnwire_client._client import Client
 from turnwire_client._errors import InferenceCancelledError, RequestError, TurnwireError, UnavailableError
 from turnwire_client._handle import InferenceHandle
+from turnwire_client.cli import _failure, _run
 from turnwire_client.cli import _output as out
-from turnwire_client.cli import _run
-from turnwire_client.cli._sessions import follow_inference
+from turnwire_client.cli._inferences import follow_inference
 
 
 class Left(Exception):  # noqa: N818 - not an error: the person wants to leave
@@ -21,7 +22,7 @@ class Left(Exception):  # noqa: N818 - not an error: the person wants to leave
 
 
 class Chat:
-    """One session, and what every inference of it is started with."""
+    """One session, and what every inference of it is started with. `session_id` is empty until something is said."""
 
     def __init__(self, client: Client, *, system: str, profile: str, model: str, as_json: bool) -> None:
         self._client = client
@@ -32,8 +33,12 @@ class Chat:
         self.session_id = ""
 
     async def open(self, session_id: str) -> None:
-        """Continues a session, or creates one. Raises RequestError."""
-        session = await (self._client.get_session(session_id) if session_id else self._client.create_session())
+        """Continues a session; without one, only looks whether the server is there. Raises RequestError."""
+        if not session_id:
+            async with aclosing(self._client.list_sessions()) as sessions:
+                await anext(sessions, None)
+            return
+        session = await self._client.get_session(session_id)
         self.session_id = session.session_id
         if session.turn_count:
             self._system = ""  # it is in the turns already
@@ -42,7 +47,10 @@ class Chat:
         """Starts an inference and shows it. Raises TurnwireError; Left after a second Ctrl-C."""
         blocks = [Block(system=SystemBlock(text=self._system))] if self._system else []
         blocks.append(Block(user=UserBlock(text=text)))
-        handle = await self._client.start_inference(self.session_id, blocks, profile=self._profile, config=self._config)
+        handle = await self._client.start_inference(
+            self.session_id or None, blocks, profile=self._profile, config=self._config
+        )
+        self.session_id = handle.session_id
         self._system = ""
         await self._show(handle)
 
@@ -77,12 +85,12 @@ def chat(target: str, session_id: str, *, system: str, profile: str, model: str,
         client = runner.run(_connect(target))
         talk = Chat(client, system=system, profile=profile, model=model, as_json=as_json)
         try:
-            _run.guarded(target, lambda: runner.run(talk.open(session_id)))
+            _run.guarded(target, lambda: runner.run(talk.open(session_id)), as_json=as_json)
             _converse(runner, talk, target, as_json=as_json)
         finally:
             runner.run(client.close())
-    if not as_json:
-        out.print_line(f"\nGo on with: {_run.program()} chat --session {talk.session_id}")
+    if talk.session_id and not as_json:
+        out.print_line(f"\nGo on with: {out.program()} chat --session {talk.session_id}")
 
 
 def _converse(runner: asyncio.Runner, talk: Chat, target: str, *, as_json: bool) -> None:
@@ -90,7 +98,8 @@ def _converse(runner: asyncio.Runner, talk: Chat, target: str, *, as_json: bool)
     if interactive:
         with contextlib.suppress(ImportError):
             importlib.import_module("readline")  # gives input() line editing and a history
-        out.print_line(f"session {talk.session_id}; Ctrl-C stops an answer, Ctrl-D leaves", "dim")
+        session = f"session {talk.session_id}" if talk.session_id else "a new session"
+        out.print_line(f"{session}; Ctrl-C stops an answer, at the prompt Ctrl-C or Ctrl-D leaves", "dim")
     while True:
         try:
             text = _read(interactive=interactive)
@@ -102,11 +111,11 @@ def _converse(runner: asyncio.Runner, talk: Chat, target: str, *, as_json: bool)
             return
         except InferenceCancelledError:
             continue  # by Ctrl-C; its end was shown
-        except TurnwireError as error:
+        except (TurnwireError, UnicodeError) as error:
             # A person tries again; a program has to know.
             if not interactive or not isinstance(error, RequestError) or isinstance(error, UnavailableError):
-                _run.fail(target, error)
-            _run.tell(target, error)
+                _failure.fail(target, error, as_json=as_json)
+            _failure.tell(target, error, as_json=as_json)
 
 
 def _read(*, interactive: bool) -> str | None:

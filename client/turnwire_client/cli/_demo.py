@@ -8,8 +8,8 @@ from turnwire.v1.inference_pb2 import Inference
 from turnwire_client._client import Client
 from turnwire_client.cli import _output as out
 from turnwire_client.cli import _run
+from turnwire_client.cli._inferences import follow_inference
 from turnwire_client.cli._serve import LocalServer, require_server
-from turnwire_client.cli._sessions import follow_inference
 
 QUESTION = "What happens to my answer if the connection breaks while you are writing it?"
 
@@ -38,18 +38,18 @@ SCRIPT = {
 
 def demo(directory: Path, *, as_json: bool) -> None:
     """Starts a server on a file in the directory, streams one inference, and stops the server."""
-    require_server()
+    require_server(as_json=as_json)
     directory.mkdir(parents=True, exist_ok=True)
     store = directory / "turnwire.db"
     if not as_json:
         out.print_line(
             f"Starting a server on {os.path.relpath(store)} with the scripted engine (no model is asked) ..."
         )
-    with LocalServer(store, directory / "server.log") as server:
+    with LocalServer(store, directory / "server.log", as_json=as_json) as server:
         if not as_json:
             out.print_line(f"It listens on {server.target}.\n")
             out.print_line(f"> {QUESTION}\n", "bold")
-        inference = _run.run(server.target, lambda client: _ask(client, as_json=as_json))
+        inference = _run.run(server.target, lambda client: _ask(client, as_json=as_json), as_json=as_json)
     commands = _commands(store, inference.session_id)
     if as_json:
         out.print_json({"inference": out.to_dict(inference), "commands": commands})
@@ -72,7 +72,7 @@ async def _ask(client: Client, *, as_json: bool) -> Inference:
 
 
 def _commands(store: Path, session_id: str) -> list[str]:
-    program = _run.program()
+    program = out.program()
     return [
         f"{program} serve --store {shlex.quote(os.path.relpath(store))}",
         f"{program} turns show {session_id}",

@@ -1,23 +1,27 @@
 """What a command says: JSON for programs, tables and streams for people."""
 
 import json
+import shlex
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from turnwire.v1 import event_pb2
 from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_pb2 import FinishClass, Inference, InferenceState
 from turnwire.v1.turn_pb2 import Block, BlockStatus, Turn, TurnState
 
-# What is piped is not cut at a width.
+# What is piped is not cut at a width, and a terminal's last column at this one at least.
 PIPED_WIDTH = 100_000
+LAST_COLUMN_WIDTH_MIN = 4
 
 stdout = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, emoji=False, highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
@@ -26,8 +30,10 @@ STATE_STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow"}
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """A message as ProtoJSON with the contract's own field names."""
-    found: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    """A message as ProtoJSON with the contract's own field names; only what is absent is left out, not what is zero."""
+    found: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
     return found
 
 
@@ -36,6 +42,16 @@ def print_json(value: Message | dict[str, Any]) -> None:
     content = to_dict(value) if isinstance(value, Message) else value
     sys.stdout.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
     sys.stdout.flush()
+
+
+def program() -> str:
+    """How this program was called, so that a command printed for a person works in their shell."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m turnwire_client.cli"
+    if called.is_absolute() and shutil.which(called.name) == str(called):
+        return called.name
+    return shlex.quote(str(called))
 
 
 def plain(text: object) -> str:
@@ -48,14 +64,16 @@ def print_line(text: str = "", style: str | None = None) -> None:
     stdout.print(plain(text), style=style)
 
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table without lines, so that it can be cut and pasted."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True, overflow="fold")
-    for row in rows:
-        table.add_row(*(plain(cell) for cell in row))
-    stdout.print(table)
+def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table without lines, so that it can be cut and pasted. Only the last column is cut at the terminal's width."""
+    lines = [list(columns), *([" ".join(str(cell).split()) for cell in row] for row in rows)]
+    widths = [max(cell_len(line[place]) for line in lines) for place in range(len(columns) - 1)]
+    room = max(LAST_COLUMN_WIDTH_MIN, stdout.width - sum(widths) - 2 * len(widths))
+    for style, line in zip(["bold", *([None] * len(lines))], lines, strict=False):
+        cells = [set_cell_size(cell, width) for cell, width in zip(line, widths, strict=False)]
+        last = line[-1]
+        cells.append(last if cell_len(last) <= room else set_cell_size(last, room - 1) + "\N{HORIZONTAL ELLIPSIS}")
+        print_line("  ".join(cells).rstrip(), style)
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
@@ -84,15 +102,27 @@ def finish_name(finish: FinishClass.ValueType) -> str:
 def usage_line(inference: Inference) -> str:
     """The tokens used, in words."""
     usage = inference.usage
-    words = f"{usage.input_tokens} in, {usage.output_tokens} out"
-    words += f", {usage.cached_tokens} cached" if usage.cached_tokens else ""
-    return words + (f", {usage.reasoning_tokens} reasoning" if usage.reasoning_tokens else "")
+    if not usage.input_tokens and not usage.output_tokens:
+        return ""
+    tokens = "token" if usage.input_tokens == 1 else "tokens"
+    cached = f" ({usage.cached_tokens} cached)" if usage.cached_tokens else ""
+    reasoning = f" ({usage.reasoning_tokens} reasoning)" if usage.reasoning_tokens else ""
+    return f"{usage.input_tokens} {tokens} in{cached}, {usage.output_tokens} out{reasoning}"
+
+
+def end_line(inference: Inference) -> str:
+    """How an inference ended, after its state: what is worth saying beside it, and the tokens used."""
+    finish = finish_name(inference.finish_class)
+    told = "" if finish in {"", "COMPLETED", "INTERRUPTED", "ERROR"} else f" ({finish})"
+    usage = usage_line(inference)
+    return told + (f"; {usage}" if usage else "")
 
 
 def print_inference(inference: Inference) -> None:
     """An inference, for people."""
     state = state_name(inference.state)
     finish = finish_name(inference.finish_class)
+    ended = inference.HasField("end_time")
     print_facts(
         [
             ("inference_id", inference.inference_id),
@@ -102,7 +132,7 @@ def print_inference(inference: Inference) -> None:
             ("profile", inference.profile),
             ("model", inference.model),
             ("usage", usage_line(inference)),
-            ("events", f"{inference.first_sequence} to {inference.last_sequence}"),
+            ("events", f"{inference.first_sequence} to {inference.last_sequence}" if ended else ""),
         ]
     )
 
@@ -143,6 +173,7 @@ def event_line(event: Event) -> str:
     """An event on one line: its sequence, its name and what is in it."""
     field = event.WhichOneof("payload")
     content = to_dict(getattr(event, field)) if field else {}
+    content = {name: value for name, value in content.items() if value is not False and value not in ("", [], {})}
     return f"{event.sequence:>6}  {sem_name(event):<22}  {json.dumps(content, ensure_ascii=False)}"
 
 
@@ -178,11 +209,15 @@ class Transcript:
 
 
 def print_end(inference: Inference) -> None:
-    """How an inference ended, on one line."""
+    """How an inference ended, on one line of stderr: what is piped is the answer alone."""
     state = state_name(inference.state)
     style = STATE_STYLES.get(state, "bold")
-    finish = finish_name(inference.finish_class)
-    stdout.print(f"[{style}]{state}[/] {plain(f'{finish}; {usage_line(inference)} tokens')}")
+    stderr.print(f"[{style}]{state}[/]{plain(end_line(inference))}")
+
+
+def print_note(text: str) -> None:
+    """One line beside the matter, on stderr."""
+    stderr.print(plain(text), style="dim")
 
 
 def _name(enum: Any, number: int, prefix: str) -> str:

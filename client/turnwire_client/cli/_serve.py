@@ -13,7 +13,8 @@ from typing import Self
 
 import typer
 
-from turnwire_client.cli._output import stderr
+from turnwire_client.cli._failure import print_error
+from turnwire_client.cli._output import plain, stderr
 
 # What the extra `server` brings along.
 NEEDED = (
@@ -31,15 +32,21 @@ START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 40.0
 
 
-def require_server() -> None:
+def require_server(*, as_json: bool = False) -> None:
     """Exits with what to do when the server is not installed."""
     missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
+    if not missing:
+        return
+    advice = (
+        f"Missing: {', '.join(missing)}. Install it from a clone of the repository with: pip install '.[server]'"
+        " (once turnwire is published: pip install 'turnwire[server]')"
+    )
+    if as_json:
+        print_error("FAILED_PRECONDITION", f"the server is not installed here. {advice}")
+    else:
         stderr.print("[bold red]error[/] the server is not installed here")
-        stderr.print(
-            f"Missing: {', '.join(missing)}. Install it with: pip install 'turnwire\\[server]'", highlight=False
-        )
-        raise typer.Exit(1)
+        stderr.print(plain(advice))
+    raise typer.Exit(1)
 
 
 def serve(arguments: Sequence[str]) -> None:
@@ -52,8 +59,9 @@ def serve(arguments: Sequence[str]) -> None:
 class LocalServer:
     """A server in a child process, on a free port of 127.0.0.1, with its log in a file. `target` is its address."""
 
-    def __init__(self, store: Path, log: Path) -> None:
+    def __init__(self, store: Path, log: Path, *, as_json: bool) -> None:
         self._log = log
+        self._as_json = as_json
         self._store = store
         self.target = ""
 
@@ -88,8 +96,11 @@ class LocalServer:
         if not line.startswith(READY):
             self._stop()
             tail = "\n".join(self._log.read_text().splitlines()[-10:])
-            stderr.print(f"[bold red]error[/] the server did not start; the end of {self._log}:")
-            stderr.print(tail, markup=False)
+            if self._as_json:
+                print_error("UNAVAILABLE", f"the server did not start: {tail}")
+            else:
+                stderr.print(f"[bold red]error[/] the server did not start; the end of {self._log}:")
+                stderr.print(tail, markup=False)
             raise typer.Exit(1)
         return line.removeprefix(READY).strip()
 

@@ -83,6 +83,28 @@ async def test_result_goes_on_while_the_server_is_away(fake: FakeServer, client:
     assert clock.slept == [0.1, 0.2, 0.4]
 
 
+async def test_a_result_of_a_server_that_never_answered_is_given_up_soon(
+    fake: FakeServer, client: Client, clock
+) -> None:
+    started = await client.start_inference(input="hello")
+    fake.lose_reply("Wait", times=100, code=grpc.StatusCode.UNKNOWN)
+    with pytest.raises(errors.RequestError):
+        await client.inference(started.inference_id, started.session_id).result()
+    assert 2 < sum(clock.slept) <= 4
+
+
+async def test_a_handle_from_ids_looks_before_it_waits(fake: FakeServer, client: Client) -> None:
+    fake.hang()
+    started = await client.start_inference(input="hello")
+    waiting = asyncio.ensure_future(client.inference(started.inference_id, started.session_id).result())
+    while len(fake.requests_of(WaitRequest)) < 2:
+        await client.get_session(started.session_id)
+    await started.cancel()
+    with pytest.raises(InferenceCancelledError):
+        await waiting
+    assert [request.timeout.ToTimedelta().total_seconds() for request in fake.requests_of(WaitRequest)] == [0.0, 20.0]
+
+
 async def test_a_busy_session_names_the_active_inference(fake: FakeServer, client: Client) -> None:
     fake.hang()
     handle = await client.start_inference(input="hello")

@@ -243,3 +243,56 @@ async def test_closing_the_client_does_not_look_like_a_cancelled_task(fake: Fake
     await client.close()
     with pytest.raises(StreamLostError, match="closed"):
         await waiting
+
+
+async def test_a_server_that_never_answered_is_given_up_soon(clock) -> None:
+    async with Client.connect("127.0.0.1:1", clock=clock) as client:
+        stream = client.watch("s")
+        begin = clock.now
+        with pytest.raises(errors.UnavailableError):
+            await anext(stream)
+        assert 2 < clock.now - begin <= 4
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_a_first_stream_that_says_nothing_is_given_up_soon(clock) -> None:
+    silent: list[asyncio.StreamWriter] = []
+    mute = await asyncio.start_server(lambda _, writer: silent.append(writer), "127.0.0.1", 0)
+    port = mute.sockets[0].getsockname()[1]
+    async with mute, Client.connect(f"127.0.0.1:{port}", clock=clock) as client:
+        waiting = asyncio.ensure_future(anext(client.watch("s")))
+        await clock.wait_timer()
+        assert [seconds for seconds, _ in clock.timers] == [20.0]
+        clock.now += 20.0
+        clock.fire()
+        with pytest.raises(StreamLostError, match="no answer for 4"):
+            await waiting
+        for writer in silent:
+            writer.close()
+            await writer.wait_closed()
+
+
+async def test_cuts_are_told_once_each(fake: FakeServer, client: Client, clock) -> None:
+    fake.reply(TEXT)
+    handle = await client.start_inference(input="hello")
+    fake.cut_streams(1)
+    stream = handle.events()
+    told: list[float] = []
+    stream.on_cut = lambda: told.append(clock.now)
+    begin = clock.now
+    await anext(stream)
+    fake.refuse("STORE_UNAVAILABLE", rpc="SubscribeEvents", times=3)
+    await anext(stream)
+    assert told == [begin]
+    assert clock.now > begin
+    await stream.aclose()
+
+
+async def test_a_handle_of_a_start_outlives_a_restart_before_its_first_event(
+    fake: FakeServer, client: Client, clock
+) -> None:
+    handle = await client.start_inference(input="hello")
+    fake.refuse("STORE_UNAVAILABLE", rpc="SubscribeEvents", times=10)
+    assert [event async for event in handle.events()] == fake.events_of(handle.session_id)
+    assert sum(clock.slept) > 4
