@@ -118,7 +118,7 @@ class Attempt:
             except (Fenced, SessionNotFoundError, TurnNotFoundError):
                 log.warning("attempt given up: another owner has the inference, or its session was deleted")
             except StoreUnavailableError:
-                log.error("attempt given up: the store did not answer; it will be recovered", exc_info=True)  # noqa: G201
+                log.exception("attempt given up: the store did not answer; it will be recovered")
 
     async def _produce(self) -> Outcome | None:
         """Run the engine until it ends or has to stop; return the outcome, None when there is none to write."""
