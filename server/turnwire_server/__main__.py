@@ -32,25 +32,38 @@ def main() -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    async with running_server(settings) as server:
-        for number in SIGNALS:
-            loop.add_signal_handler(number, _stop, server, stopping)
-        sys.stdout.write(f"listening on {server.address}\n")
-        sys.stdout.flush()
-        await stopping.wait()
+    signals = _Signals()
+    try:
+        async with running_server(settings) as server:
+            signals.server = server
+            sys.stdout.write(f"listening on {server.address}\n")
+            sys.stdout.flush()
+            await signals.stopping.wait()
+    except asyncio.CancelledError:  # stopped before it served anything
+        return
     if server.abandoned:
         # A task that swallows its cancellation would keep the loop from closing for ever. Everything is stored already.
         sys.stderr.flush()
         os._exit(0)
 
 
-def _stop(server: Server, stopping: asyncio.Event) -> None:
-    """The first signal drains; a second one does not wait for what still runs."""
-    if stopping.is_set():
-        server.hurry()
-    stopping.set()
+class _Signals:
+    """The first signal drains, or ends the start; a second one does not wait for what still runs."""
+
+    def __init__(self) -> None:
+        self.server: Server | None = None
+        self.stopping = asyncio.Event()
+        self._task = asyncio.current_task()
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._receive)
+
+    def _receive(self) -> None:
+        if self.server is None:
+            if self._task:
+                self._task.cancel()
+        elif self.stopping.is_set():
+            self.server.hurry()
+        self.stopping.set()
 
 
 if __name__ == "__main__":

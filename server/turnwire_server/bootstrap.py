@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from turnwire_server.config import ConfigError, Settings, load_profiles
-from turnwire_server.domain.errors import EngineOptionsInvalidError
+from turnwire_server.domain.errors import EngineOptionsInvalidError, StoreUnavailableError
 from turnwire_server.domain.ids import mint_id
 from turnwire_server.domain.profile import Profiles
 from turnwire_server.engines.base import Engine, EngineResult
@@ -19,7 +19,7 @@ from turnwire_server.events.fanout import Fanout
 from turnwire_server.rpc.server import RpcServer
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.inference_loop import Ports
-from turnwire_server.runtime.runtime import Runtime
+from turnwire_server.runtime.runtime import WAITS_MAX, Runtime
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import OnCommit, SessionStore
 from turnwire_server.stores.memory import MemorySessionStore
@@ -28,9 +28,9 @@ from turnwire_server.stores.sqlite_file import StoreOpenError
 from turnwire_server.telemetry.logs import logger
 from turnwire_server.wire.event import decode_frames, encode_event
 
-# Rpcs at a time besides the event streams, waits among them. Further ones are refused by the transport, without
-# details.
-UNARY_RPCS_MAX = 10_000
+# Rpcs at a time besides the event streams: the waits that are held, and plenty of room for the others. Beyond that the
+# transport refuses them, without details.
+UNARY_RPCS_MAX = WAITS_MAX + 5000
 
 log = logger()
 
@@ -87,9 +87,13 @@ async def running_server(settings: Settings, bus: Bus | None = None) -> AsyncGen
             watchers_max=settings.watchers_max,
         )
         rpc = RpcServer(runtime, mint_id, settings.watchers_max + UNARY_RPCS_MAX)
+        try:
+            await supervisor.recover()
+        except StoreUnavailableError as error:
+            msg = f"cannot read the store {settings.store}: {error.__cause__ or error}"
+            raise OSError(msg) from error
         port = rpc.bind(settings.listen)
         host = settings.listen.rpartition(":")[0]
-        await supervisor.recover()
         async with asyncio.TaskGroup() as group:
             group.create_task(supervisor.run())
             await rpc.start()

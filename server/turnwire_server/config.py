@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     # At the bound further inferences stay QUEUED.
     inferences_running_max: Annotated[int, Field(ge=1, description="the most inferences at a time")] = 1000
     # At the bound SubscribeEvents answers TOO_MANY_WATCHERS.
-    watchers_max: Annotated[int, Field(ge=1, description="the most event streams and waits at a time")] = 10_000
+    watchers_max: Annotated[int, Field(ge=1, description="the most event streams at a time")] = 10_000
     heartbeat_seconds: Annotated[float, Field(gt=0, description="how long a stream is silent at most")] = 15.0
     drain_grace_seconds: Annotated[
         float, Field(ge=0, description="how long inferences may still run after SIGTERM or SIGINT")

@@ -399,7 +399,7 @@ class AttemptLostError(InferenceError):
 
     code = Code.ABORTED
     keys = ("attempt",)
-    template = "the server process that ran attempt {attempt} is gone; partial output is kept"
+    template = "attempt {attempt} was lost: its process is gone or could not go on; partial output is kept"
 
 
 class DeadlineExceededError(InferenceError):

@@ -6,18 +6,13 @@ The sequence itself is given by the store, under the session's lock.
 import asyncio
 from collections.abc import Callable
 
-from turnwire_server.domain.clock import Clock
-from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.event import Event
+from turnwire_server.events.patience import Patience
 from turnwire_server.stores.base import Lease, SessionStore
 
 # What an attempt may have waiting for its commit. At the bound the engine is held back by wait_for_room().
 PENDING_EVENTS_MAX = 1024
 PENDING_BYTES_MAX = 1024 * 1024
-
-# How long an unavailable store is tried again before the attempt is given up, and how often.
-STORE_PATIENCE_SECONDS = 60.0
-STORE_RETRY_SECONDS = 0.2
 
 # What the core knows of the wire: an event to its bytes, once, and joined frames back to their events.
 EncodeEvent = Callable[[Event], bytes]
@@ -27,12 +22,14 @@ DecodeFrames = Callable[[bytes], list[Event]]
 class AttemptLog:
     """The writing end of the log for one attempt. `position` counts the events that are committed under the lease."""
 
-    def __init__(self, store: SessionStore, lease: Lease, position: int, encode: EncodeEvent, clock: Clock) -> None:
+    def __init__(
+        self, store: SessionStore, lease: Lease, position: int, encode: EncodeEvent, patience: Patience
+    ) -> None:
         self.position = position
         self._store = store
         self._lease = lease
         self._encode = encode
-        self._clock = clock
+        self._patience = patience
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._is_closed = False
@@ -81,14 +78,5 @@ class AttemptLog:
 
     async def _append(self, batch: list[bytes]) -> None:
         # The outcome of a failed commit is unknown. Sending the same events from the same position again is harmless.
-        give_up = self._clock.monotonic() + STORE_PATIENCE_SECONDS
-        while True:
-            try:
-                await self._store.append(self._lease, self.position, batch)
-            except StoreUnavailableError:
-                if self._clock.monotonic() >= give_up:
-                    raise
-                await self._clock.sleep(STORE_RETRY_SECONDS)
-            else:
-                self.position += len(batch)
-                return
+        await self._patience.call(lambda: self._store.append(self._lease, self.position, batch))
+        self.position += len(batch)

@@ -1,6 +1,7 @@
 """The fold of an inference's events to the blocks that they tell of.
 
-A running attempt folds what it emits, recovery folds what the log has: both get the same blocks.
+A running attempt folds what it tells, recovery folds what the log has: both get the same blocks, but for what goes
+back to a provider with reasoning, which a large event leaves out.
 """
 
 from dataclasses import dataclass, field
@@ -83,7 +84,8 @@ def _kind(name: str, entity: _Entity) -> BlockKind:
             return LlmText(text)
         case LlmThinkingStart():
             final = entity.final
-            if not isinstance(final, LlmThinkingFinal):
+            # Without what was left out of a large event, the rest is of no use to a provider.
+            if not isinstance(final, LlmThinkingFinal) or final.text_omitted:
                 return Reasoning(text)
             return Reasoning(text, final.summary, final.encrypted_content, final.signature, final.item)
         case ToolStart(tool):

@@ -16,6 +16,7 @@ from turnwire_server.domain.errors import (
     InferenceNotFoundError,
     LogReplacedError,
     SessionNotFoundError,
+    StoreUnavailableError,
 )
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.inference import Inference
@@ -192,10 +193,15 @@ class _Watcher:
             candidates, through = await self._read(max(self.position, self._skip_to), ask_store=ask_store)
         except SessionNotFoundError:
             return [], End.SESSION_DELETED
+        except StoreUnavailableError:
+            if not ask_store:
+                raise
+            return [], None  # nothing is known to have come; the next heartbeat asks again
         taken: list[Chunk] = []
         for candidate in candidates:
             chunk = candidate.cut(self.position, limit) if limit is not None else candidate
-            if chunk is None:
+            if chunk is None:  # it is beyond the limit, and so is all that follows
+                self.position = max(self.position, limit or 0)
                 break
             self.position = chunk.last_sequence
             if not self._request.inference_id or chunk.inference_id == self._request.inference_id:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from turnwire.v1 import inference_service_pb2 as pb
-from turnwire_server.domain.errors import FeatureNotImplementedError, InvalidFieldError, Violation
+from turnwire_server.domain.errors import FeatureNotImplementedError, InvalidFieldError, LogReplacedError, Violation
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
@@ -102,6 +102,8 @@ class InferenceService:
         after, filters = request.after_sequence, filters_of(request)
         if request.page_token:
             log = (await self._store.get_session(caller.principal, request.session_id)).log
+            if request.log and request.log != log:
+                raise LogReplacedError(session_id=request.session_id, log=log)
             after = decode_page_token("ListEvents", filters + log.encode(), request.page_token)
         page = await self._store.read_log(
             caller.principal, request.session_id, min(after, SEQUENCE_MAX), RESPONSE_BYTES_AIM, request.inference_id

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
 from turnwire_server.domain.clock import Clock
@@ -37,20 +38,19 @@ from turnwire_server.domain.profile import Profile
 from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
 from turnwire_server.domain.turn import Block, BlockStatus, System, TurnView
 from turnwire_server.engines.base import Engine, EngineCall, EngineResult
-from turnwire_server.events.log import (
-    STORE_PATIENCE_SECONDS,
-    STORE_RETRY_SECONDS,
-    AttemptLog,
-    EncodeEvent,
-)
+from turnwire_server.events.log import AttemptLog, EncodeEvent
+from turnwire_server.events.patience import Patience
 from turnwire_server.events.snapshot import Fold
 from turnwire_server.runtime.output import Output
-from turnwire_server.stores.base import Claim, Ending, Fenced, SessionStore
+from turnwire_server.stores.base import Claim, Ending, Fenced, SessionStore, TurnPage
 from turnwire_server.telemetry.logs import bound_to, logger
 
 # How long a cancelled engine may take to stop (contract: Cancel). One that does not is abandoned: it keeps its task and
 # nothing else.
 ENGINE_STOP_SECONDS = 1.0
+
+# How many blocks of the turn are read at a time.
+BLOCKS_PAGE = 1000
 
 # The finish classes of an inference that SUCCEEDED.
 _PRODUCED = frozenset(
@@ -87,7 +87,8 @@ class Attempt:
         self._fold = Fold()
         self._unsent: tuple[bytes, ...] = ()
         self._stop: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        self._log = AttemptLog(ports.store, claim.lease, claim.position, ports.encode, ports.clock)
+        self._patience = Patience(ports.clock)
+        self._log = AttemptLog(ports.store, claim.lease, claim.position, ports.encode, self._patience)
 
     def cancel(self) -> None:
         """Stop because a cancel was requested. Like the other ways to stop: the first one counts, at any moment."""
@@ -95,6 +96,7 @@ class Attempt:
 
     def lose(self) -> None:
         """Stop because the process goes away."""
+        self._patience.end_soon()
         self._stop_with(Failed(AttemptLostError(attempt=self.claim.inference.attempt).failure()))
 
     def forget(self) -> None:
@@ -126,18 +128,21 @@ class Attempt:
         blocks = await self._read_blocks()
         if self._stop.done():
             return self._stop.result()
-        async with asyncio.TaskGroup() as group:
-            pump = group.create_task(self._pump())
-            engine = asyncio.create_task(self._call_engine(blocks))
+        pump = asyncio.create_task(self._pump())
+        engine = asyncio.create_task(self._call_engine(blocks))
+        has_ended = False
+        try:
             ends: set[asyncio.Future[Any]] = {engine, pump, self._stop}
             await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             has_ended = engine.done()
-            if not has_ended:
-                if not self._stop.done() and not pump.done():
-                    self._stop_with(Failed(DeadlineExceededError(timeout=self._timeout()).failure()))
+            if not has_ended and not self._stop.done() and not pump.done():
+                self._stop_with(Failed(DeadlineExceededError(timeout=self._timeout()).failure()))
+        finally:  # however it goes on: no engine runs without us, and no event is left between the log and the end
+            if not engine.done():
                 await self._stop_engine(engine)
             self._unsent = self._log.close()
-        if error := pump.result():
+            error = await pump
+        if error:
             raise error
         return self._outcome(engine) if has_ended else self._stop.result()
 
@@ -145,7 +150,7 @@ class Attempt:
         """Return, not raise, why the log cannot be written, so that the engine is stopped in good order first."""
         try:
             await self._log.pump()
-        except (Fenced, StoreUnavailableError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the engine has to be stopped before it is raised
             return error
         return None
 
@@ -202,12 +207,18 @@ class Attempt:
         blocks: list[Block] = []
         offset: int | None = 0
         while offset is not None:
-            page = await self._ports.store.get_turn(
-                self.claim.lease.principal, inference.session_id, inference.turn_index, TurnView.FULL, offset, 1000
-            )
+            page = await self._patience.call(partial(self._read_page, offset))
+            if page.turn.inference_id != inference.inference_id:  # deleted, and created again under the same name
+                raise Fenced
             blocks.extend(page.turn.blocks)
             offset = page.next
         return tuple(blocks)
+
+    async def _read_page(self, offset: int) -> TurnPage:
+        lease, inference = self.claim.lease, self.claim.inference
+        return await self._ports.store.get_turn(
+            lease.principal, inference.session_id, inference.turn_index, TurnView.FULL, offset, BLOCKS_PAGE
+        )
 
     async def _tell(self, payload: Payload, entity: str) -> None:
         inference = self.claim.inference
@@ -237,18 +248,11 @@ class Attempt:
 
     async def _finish(self, outcome: Outcome) -> None:
         ending = Ending(outcome, self._fold.usage, self._fold.model, self._fold.blocks(), self._unsent)
-        give_up = self._ports.clock.monotonic() + STORE_PATIENCE_SECONDS
-        while True:
-            try:
-                inference = await self._ports.store.finish(self.claim.lease, self._log.position, ending)
-            except StoreUnavailableError:
-                # The outcome of a failed commit is unknown; if it landed, the next try is Fenced.
-                if self._ports.clock.monotonic() >= give_up:
-                    raise
-                await self._ports.clock.sleep(STORE_RETRY_SECONDS)
-            else:
-                log.info("inference finished", state=inference.state.name, finish_class=inference.finish_class.name)
-                return
+        # The outcome of a failed commit is unknown; if it landed, the store knows the same ending again.
+        inference = await self._patience.call(
+            lambda: self._ports.store.finish(self.claim.lease, self._log.position, ending)
+        )
+        log.info("inference finished", state=inference.state.name, finish_class=inference.finish_class.name)
 
     def _seconds_left(self) -> float | None:
         deadline = self.claim.inference.deadline_time

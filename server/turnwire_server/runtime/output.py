@@ -5,7 +5,6 @@ folded as they are told, so the blocks of the turn are what the watchers saw. An
 port is stopped here, before it can spoil the log.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from turnwire_server.domain.event import (
     ToolStart,
 )
 from turnwire_server.domain.ids import Mint
+from turnwire_server.domain.json_text import is_json_object
 from turnwire_server.domain.tool import ToolCall
 from turnwire_server.engines.base import EngineChunk, PartDelta, PartEnd, PartKind, PartStart
 from turnwire_server.events.snapshot import Fold
@@ -193,7 +193,7 @@ class Output:
                 await self._tell(final, part.entity)
             case PartKind.TOOL_CALL:
                 # Arguments that were cut, at max_output_tokens for instance, are no call: the block stays INCOMPLETE.
-                part.is_whole_call = _is_object(text)
+                part.is_whole_call = not text or is_json_object(text)
                 if part.is_whole_call:
                     await self._tell(ToolCallCompleted(ToolCall(part.entity, part.name, text)), part.entity)
                 await self._tell(ToolDone(), part.entity)
@@ -202,12 +202,3 @@ class Output:
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
         raise OutputTooLargeError(output_bytes_max=limit)
-
-
-def _is_object(args: str) -> bool:
-    if not args:
-        return True
-    try:
-        return isinstance(json.loads(args), dict)
-    except (ValueError, RecursionError):
-        return False

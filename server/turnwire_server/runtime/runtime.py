@@ -15,6 +15,10 @@ from turnwire_server.runtime.admission import check_supported, decide_start
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import SessionStore, StartCommand, Started
 
+# The most waits that are held at a time. A further one returns the present state at once, which is an answer as well:
+# so waits never take the place of the rpcs that could end them.
+WAITS_MAX = 5000
+
 # How often a wait asks the store, whatever it was told: a hint may have been lost.
 ASK_STORE_SECONDS = 5.0
 
@@ -46,6 +50,7 @@ class Runtime:
         self._watchers_max = watchers_max
         self._is_draining = False
         self._stream_count = 0
+        self._wait_count = 0
 
     def check_accepting(self) -> None:
         """Refuse what would begin something new while the server drains. Errors: DrainingError."""
@@ -68,12 +73,19 @@ class Runtime:
         """
         inference = await self.store.get_inference(principal, inference_id)
         give_up = self._clock.monotonic() + seconds
-        if seconds <= 0 or _is_met(inference, until):
+        if seconds <= 0 or _is_met(inference, until) or self._wait_count >= WAITS_MAX:
             return inference
+        self._wait_count += 1
+        try:
+            return await self._wait_until(principal, inference, give_up, until)
+        finally:
+            self._wait_count -= 1
+
+    async def _wait_until(self, principal: str, inference: Inference, give_up: float, until: WaitUntil) -> Inference:
         with self._fanout.watch(principal, inference.session_id) as topic:
             while True:
                 seen, is_closed = topic.transitioned.count, topic.is_closed
-                inference = await self.store.get_inference(principal, inference_id)
+                inference = await self.store.get_inference(principal, inference.inference_id)
                 left = give_up - self._clock.monotonic()
                 if left <= 0 or is_closed or _is_met(inference, until):
                     return inference

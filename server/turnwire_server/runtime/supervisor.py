@@ -9,14 +9,15 @@ from typing import TypeVar
 
 from turnwire_server.domain.errors import EngineFailedError, StoreUnavailableError
 from turnwire_server.domain.event import Failed
+from turnwire_server.domain.inference import Inference
 from turnwire_server.domain.profile import Profiles
 from turnwire_server.engines.base import Engine
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.log import DecodeFrames
 from turnwire_server.runtime.inference_loop import Attempt, Ports
 from turnwire_server.runtime.recovery import recover
-from turnwire_server.stores.base import Claim, Ending
-from turnwire_server.telemetry.logs import logger
+from turnwire_server.stores.base import Claim, Ending, Fenced
+from turnwire_server.telemetry.logs import bound_to, logger
 
 # How often the store is looked at without any hint. Also the longest that a lost cancel hint delays a cancel.
 RECONCILE_SECONDS = 0.5
@@ -51,7 +52,8 @@ class Supervisor:
         self._running_max = running_max
         self._attempts: dict[str, Attempt] = {}
         self._suspects: set[str] = set()
-        self._failures: dict[str, int] = {}
+        self._failures: dict[tuple[str, str], int] = {}
+        self._refusing: set[str] = set()
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._is_draining = False
@@ -68,7 +70,7 @@ class Supervisor:
         One that cannot be ended now is an orphan, and tried again with every round.
         """
         for claim in await self._ports.store.reap(self._owner):
-            await self._guarded("recovery", recover(self._ports.store, claim, self._decode))
+            await self._guarded("recovery", recover(self._ports.store, claim, self._decode), claim.inference)
 
     async def run(self) -> None:
         """Claim and run inferences until drain() is over."""
@@ -116,24 +118,27 @@ class Supervisor:
     async def _claim(self, room: int) -> tuple[Claim, ...]:
         return await self._guarded("claiming", self._ports.store.claim(self._owner, room)) or ()
 
-    async def _guarded(self, what: str, work: Awaitable[T]) -> T | None:
+    async def _guarded(self, what: str, work: Awaitable[T], about: Inference | None = None) -> T | None:
         """Do one piece of work. That it fails is logged; it must not end the others, and has its next round."""
+        session_id, inference_id = (about.session_id, about.inference_id) if about else ("", "")
+        key = (what, inference_id)
         try:
             done = await work
         except Exception as error:
-            self._failures[what] = count = self._failures.get(what, 0) + 1
+            self._failures[key] = count = self._failures.get(key, 0) + 1
             if count & (count - 1) == 0:  # a store that stays away is told after 1, 2, 4, 8, ... rounds
-                cause = error.__cause__ if isinstance(error, StoreUnavailableError) else error
-                log.error("failed; it will be tried again", work=what, failures=count, exc_info=cause or error)
+                cause = error.__cause__ if isinstance(error, StoreUnavailableError) else None
+                with bound_to(session_id, inference_id):
+                    log.error("failed; it will be tried again", work=what, failures=count, exc_info=cause or error)
             return None
-        self._failures.pop(what, None)
+        self._failures.pop(key, None)
         return done
 
     def _launch(self, attempts: asyncio.TaskGroup, claim: Claim) -> None:
         profile = self._profiles.by_name.get(claim.inference.profile)
         engine = self._engines.get(claim.engine)
         if profile is None or engine is None:  # queued before a restart that took its profile away
-            attempts.create_task(self._guarded("refusing", self._refuse(claim)))
+            attempts.create_task(self._guarded("refusing", self._refuse(claim), claim.inference))
             return
         attempt = Attempt(claim, profile, engine, self._ports)
         self._attempts[claim.inference.inference_id] = attempt
@@ -144,9 +149,16 @@ class Supervisor:
         attempts.create_task(self._run(attempt))
 
     async def _refuse(self, claim: Claim) -> None:
+        inference_id = claim.inference.inference_id
         message = f"profile {claim.inference.profile} with engine {claim.engine} is not configured any more"
         failure = EngineFailedError(message, engine=claim.engine).failure()
-        await self._ports.store.finish(claim.lease, claim.position, Ending(Failed(failure)))
+        self._refusing.add(inference_id)
+        try:
+            await self._ports.store.finish(claim.lease, claim.position, Ending(Failed(failure)))
+        except Fenced:
+            log.warning("the inference is not ours any more", inference_id=inference_id)
+        finally:
+            self._refusing.discard(inference_id)
 
     async def _run(self, attempt: Attempt) -> None:
         inference_id = attempt.claim.inference.inference_id
@@ -175,7 +187,7 @@ class Supervisor:
             elif inference_id in known:
                 attempt.forget()
         # One that was just claimed is not in our list yet; one that is missing twice was left by a defect.
-        missing = set(ours) - set(self._attempts)
+        missing = set(ours) - set(self._attempts) - self._refusing
         orphans = missing & self._suspects
         self._suspects = missing
         if orphans:
@@ -183,4 +195,4 @@ class Supervisor:
 
     async def _take_over(self, orphans: Collection[str]) -> None:
         for claim in await self._ports.store.reap(self._owner, orphans):
-            await self._guarded("recovery", recover(self._ports.store, claim, self._decode))
+            await self._guarded("recovery", recover(self._ports.store, claim, self._decode), claim.inference)

@@ -263,7 +263,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: permission.
     """
     ERROR_REASON_ATTEMPT_LOST: _ErrorReason.ValueType  # 100
-    """The server process that ran the inference is gone and no further attempt was allowed. Partial output is kept.
+    """The attempt was lost, because its process is gone or could not go on, and no further attempt was allowed. Partial
+    output is kept.
 
     Code: ABORTED.  Definite: no.  Retry: new inference.
     Metadata: attempt.
@@ -580,7 +581,8 @@ Code: PERMISSION_DENIED.  Definite: yes.  Retry: no.
 Metadata: permission.
 """
 ERROR_REASON_ATTEMPT_LOST: ErrorReason.ValueType  # 100
-"""The server process that ran the inference is gone and no further attempt was allowed. Partial output is kept.
+"""The attempt was lost, because its process is gone or could not go on, and no further attempt was allowed. Partial
+output is kept.
 
 Code: ABORTED.  Definite: no.  Retry: new inference.
 Metadata: attempt.

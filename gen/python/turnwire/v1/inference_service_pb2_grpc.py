@@ -134,7 +134,8 @@ class InferenceServiceServicer(object):
         """Waits until an inference has ended, or until the client has to act, and returns the state that was reached.
 
         It holds for at most `timeout`, and ends 500 ms before the deadline that the client gave the rpc. That the time is over is
-        not an error: the reply has the present state, and the client calls again. Any number of clients MAY wait, at any
+        not an error: the reply has the present state, and the client calls again. A server that holds as many waits as it can
+        MAY return the present state at once; a client that calls again SHOULD then pause. Any number of clients MAY wait, at any
         replica, at any time after the start, also after the end.
 
         Errors:

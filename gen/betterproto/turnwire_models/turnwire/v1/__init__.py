@@ -535,7 +535,8 @@ class ErrorReason(betterproto2.Enum):
 
     ATTEMPT_LOST = 100
     """
-    The server process that ran the inference is gone and no further attempt was allowed. Partial output is kept.
+    The attempt was lost, because its process is gone or could not go on, and no further attempt was allowed. Partial
+    output is kept.
 
     Code: ABORTED.  Definite: no.  Retry: new inference.
     Metadata: attempt.
