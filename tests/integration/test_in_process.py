@@ -11,7 +11,15 @@ from turnwire.v1 import inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_server.bootstrap import Server, running_server
 from turnwire_server.config import Settings
+from turnwire_server.domain.errors import StoreUnavailableError
+from turnwire_server.domain.ids import mint_id
+from turnwire_server.domain.session import NewSession
 from turnwire_server.events.bus import Hint, InProcessBus
+from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.subscription import StartKind, Subscription, subscribe
+from turnwire_server.runtime.clock import SystemClock
+from turnwire_server.stores.base import LogPage
+from turnwire_server.stores.memory import MemorySessionStore
 
 
 @pytest.fixture
@@ -76,3 +84,30 @@ async def test_everything_works_with_every_hint_lost() -> None:
         cancelled = (await stubs.finish(hanging.inference_id)).inference
         assert cancelled.state == inference_pb2.INFERENCE_STATE_CANCELLED
         assert cancelled.end_time.ToNanoseconds() - cancelled.cancel_requested_time.ToNanoseconds() < 2e9
+
+
+class SilentStore(MemorySessionStore):
+    """Does not answer reads of the log while it is silent."""
+
+    is_silent = False
+
+    async def read_log(
+        self, principal: str, session_id: str, after: int, limit_bytes: int, inference_id: str = ""
+    ) -> LogPage:
+        if self.is_silent:
+            raise StoreUnavailableError
+        return await super().read_log(principal, session_id, after, limit_bytes, inference_id)
+
+
+async def test_an_idle_stream_outlives_a_store_that_does_not_answer() -> None:
+    fanout, clock = Fanout(), SystemClock()
+    store = SilentStore(on_commit=fanout.publish, now=clock.now, mint=mint_id)
+    await store.create_session("local", NewSession("s"), None)
+    request = Subscription("local", "s", StartKind.FROM_BEGINNING)
+    stream = subscribe(store, fanout, request, clock, heartbeat_seconds=0.05)
+    assert (await anext(stream)).opened
+    store.is_silent = True
+    for _ in range(3):
+        beat = await anext(stream)
+        assert (beat.frames, beat.end) == ((), None)
+    await stream.aclose()

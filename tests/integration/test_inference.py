@@ -334,6 +334,11 @@ async def test_a_page_token_of_a_deleted_log_is_refused(stubs: Stubs) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stubs.inference.ListEvents(pb.ListEventsRequest(session_id=session_id, page_token=page.next_page_token))
     assert refusal(refused.value)[:2] == ("INVALID_ARGUMENT", "INVALID_PAGE_TOKEN")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stubs.inference.ListEvents(
+            pb.ListEventsRequest(session_id=session_id, page_token=page.next_page_token, log=page.log)
+        )
+    assert refusal(refused.value)[:2] == ("OUT_OF_RANGE", "LOG_REPLACED")
 
 
 async def test_wait_on_what_is_deleted_says_that_it_is_not_there(stubs: Stubs) -> None:

@@ -221,3 +221,17 @@ def test_a_second_server_on_an_address_says_that_it_is_taken(tmp_path: Path) -> 
     assert done.returncode == 1
     assert f"cannot listen on {first.address}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_it_listens_ends_the_start(tmp_path: Path, number: signal.Signals) -> None:
+    """The lock file of the store is made before the server listens: a signal right then meets it in the middle."""
+    path = tmp_path / "turnwire.db"
+    command = [sys.executable, "-m", "turnwire_server", "--store", str(path), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not path.with_name("turnwire.db.lock").exists():
+            assert process.poll() is None
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors

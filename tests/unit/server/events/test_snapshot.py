@@ -71,3 +71,11 @@ def test_a_whole_story_is_whole_blocks_in_the_order_of_their_starts() -> None:
 )  # fmt: skip
 def test_a_story_that_broke_off_is_what_had_arrived(count: int, blocks: tuple[Block, ...]) -> None:
     assert _fold(count) == blocks
+
+
+def test_reasoning_whose_final_left_something_out_has_nothing_for_its_provider() -> None:
+    fold = Fold()
+    final = LlmThinkingFinal("", 2, text_omitted=True, signature="sig", item="it")
+    for payload in (LlmThinkingStart(), LlmThinkingDelta("hm", 0), final):
+        fold.apply(Event("s", "i", NOW, payload, "r"))
+    assert fold.blocks() == (Block("r", Reasoning("hm"), "assistant", COMPLETE),)

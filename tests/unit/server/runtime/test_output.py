@@ -186,7 +186,7 @@ async def test_ids_that_cannot_be_kept_are_replaced() -> None:
     assert len(listener.fold.blocks()) == 4
 
 
-@pytest.mark.parametrize("args", ['{"a": "cut', "[1]", "1"])
+@pytest.mark.parametrize("args", ['{"a": "cut', "[1]", "1", '{"a": NaN}'])
 async def test_arguments_that_are_no_object_are_no_call(args: str) -> None:
     listener = Listener()
     await listener.output.take(PartStart(0, PartKind.TOOL_CALL, "c", "n"))
@@ -194,3 +194,10 @@ async def test_arguments_that_are_no_object_are_no_call(args: str) -> None:
     await listener.output.end()
     assert listener.told == [(ToolStart("n"), "c"), (ToolDelta(args, 0), "c"), (ToolDone(), "c")]
     assert not listener.output.has_tool_calls
+
+
+async def test_arguments_may_have_numbers_of_any_length() -> None:
+    listener = Listener()
+    args = f'{{"a": {"1" * 5000}}}'
+    await listener.take(PartStart(0, PartKind.TOOL_CALL, "c", "n"), PartDelta(0, args), PartEnd(0))
+    assert listener.output.has_tool_calls

@@ -13,6 +13,7 @@ from turnwire_server.domain.inference import Inference, InferenceState, Override
 from turnwire_server.domain.profile import Profile, Profiles
 from turnwire_server.domain.session import NewSession
 from turnwire_server.domain.turn import Block, User
+from turnwire_server.engines.base import Emit, EngineCall, EngineResult
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
@@ -36,7 +37,7 @@ class FlakyStore(MemorySessionStore):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name in {"claim", "heartbeat", "expire", "finish", "append", "read_log", "reap"}:
+        if name in {"claim", "heartbeat", "expire", "finish", "append", "read_log", "reap", "get_turn"}:
             return self._failing(name, found)
         return found
 
@@ -49,6 +50,19 @@ class FlakyStore(MemorySessionStore):
         return call
 
 
+class WatchedEngine(ScriptedEngine):
+    """Counts the calls that run now."""
+
+    running = 0
+
+    async def run(self, call: EngineCall, emit: Emit) -> EngineResult:
+        self.running += 1
+        try:
+            return await super().run(call, emit)
+        finally:
+            self.running -= 1
+
+
 class World:
     """A supervisor at work, and what a test needs of it."""
 
@@ -56,7 +70,7 @@ class World:
         self.bus = InProcessBus()
         self.fanout = Fanout()
         self.store = FlakyStore(self.fanout.publish)
-        self.engine = ScriptedEngine()
+        self.engine = WatchedEngine()
         ports = Ports(self.store, encode_event, SystemClock(), mint_id, lambda _task: None)
         engines = {"scripted": self.engine}
         self.supervisor = Supervisor("me", ports, self.bus, profiles, engines, decode_frames, 100)
@@ -158,3 +172,39 @@ async def test_a_drain_at_any_moment_ends_everything_once() -> None:
             found = await world.store.get_inference(LOCAL, inference.inference_id)
             assert found.state in {InferenceState.QUEUED, InferenceState.FAILED}
         assert world.supervisor.running_count == 0
+
+
+async def test_no_engine_outlives_an_attempt_whose_log_fails() -> None:
+    world = World()
+    async with world.at_work():
+        world.store.errors["append"] = [RuntimeError("a defect")]
+        inference = await world.start("s", HANG)
+        await world.wait(inference, InferenceState.FAILED)
+        assert world.engine.running == 0
+
+
+async def test_a_read_that_fails_before_the_engine_is_tried_again() -> None:
+    world = World()
+    async with world.at_work():
+        world.store.errors["get_turn"] = [StoreUnavailableError()] * 3
+        inference = await world.start("s")
+        await world.wait(inference, InferenceState.SUCCEEDED)
+
+
+async def test_a_drain_does_not_bear_with_a_lost_store_for_long() -> None:
+    world = World()
+    async with asyncio.timeout(20), world.at_work():
+        inference = await world.start("s", HANG)
+        await world.wait(inference, InferenceState.RUNNING)
+        world.store.errors["finish"] = [StoreUnavailableError() for _ in range(1000)]
+    assert len(world.store.errors["finish"]) > 900, "a few tries, not those of a whole minute"
+
+
+async def test_a_slow_refusal_is_not_taken_for_an_orphan() -> None:
+    world = World()
+    async with world.at_work():
+        inference = await world.start("s", profile="taken away")
+        ended = await world.wait(inference, InferenceState.FAILED)
+        assert ended.error is not None
+        assert ended.error.reason == "ENGINE_FAILED"
+        assert "taken away" in ended.error.message
