@@ -47,6 +47,7 @@ class FakeRpcs:
 
     def __init__(self, store: FakeStore) -> None:
         self.requests: list[Message] = []
+        self.holds_waits = True
         self.faults: list[Fault] = []
         self.cuts: deque[tuple[int, Cut]] = deque()
         self._store = store
@@ -131,7 +132,7 @@ class FakeRpcs:
         session, inference = self._store.inference(request.inference_id)
         hold = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else HOLD_SECONDS
         try:
-            async with asyncio.timeout(min(hold, HOLD_SECONDS_MAX)):
+            async with asyncio.timeout(min(hold, HOLD_SECONDS_MAX) if self.holds_waits else 0):
                 while inference.state not in TERMINAL and not session.deleted:
                     await session.wait_change()
         except TimeoutError:

@@ -27,6 +27,9 @@ VIEWS: dict[View, TurnView.ValueType] = {
 HOLD_SECONDS = 20.0
 HOLD_GRACE_SECONDS = 2.0
 
+# A wait that comes back sooner than this, and not for what was waited for, is followed by a pause of this length.
+EARLY_SECONDS = 0.5
+
 TERMINAL = frozenset(
     {
         InferenceState.INFERENCE_STATE_SUCCEEDED,
@@ -173,6 +176,7 @@ class InferenceHandle:
             request = WaitRequest(
                 inference_id=self.inference_id, timeout=to_duration(hold), until=until, turn_view=VIEWS[view]
             )
+            asked = clock.monotonic()
             try:
                 response = await self._transport.call(
                     self._transport.inferences.Wait, request, timeout_seconds=hold + HOLD_GRACE_SECONDS
@@ -184,6 +188,9 @@ class InferenceHandle:
                 patience = Patience(policy.resume, clock)
                 if self._heard(response.inference).state in enough:
                     return response
+                if clock.monotonic() - asked < min(hold, EARLY_SECONDS):
+                    # The server did not hold the wait: it has as many as it can, or it drains.
+                    await clock.sleep(EARLY_SECONDS)
             if end is not None and clock.monotonic() >= end:
                 raise TimeoutError(f"inference {self.inference_id} has not ended within {timeout} s")
 

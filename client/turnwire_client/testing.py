@@ -82,6 +82,10 @@ class FakeServer:
         """The next inference produces this text and then nothing; it stays RUNNING until it is cancelled."""
         self._store.scripts.append(Script(text, hang=True))
 
+    def hold_waits(self, *, hold: bool) -> None:
+        """Whether Wait holds, as a server does that is not too busy; otherwise it returns the present state at once."""
+        self._rpcs.holds_waits = hold
+
     def refuse(
         self,
         reason: str,

@@ -1,6 +1,7 @@
 """Starting, waiting, cancelling, against the fake."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -209,3 +210,18 @@ def test_the_text_of_a_result_is_the_last_answer() -> None:
     assert text(*story, given=5) == "6"
     assert text("user", "llm_text", given=2) == ""  # the input ends with a beginning of the answer
     assert Result(None, None).text == ""
+
+
+async def test_a_wait_that_is_not_held_is_repeated_with_pauses(fake: FakeServer, client: Client, clock: Any) -> None:
+    fake.hang("so far")
+    handle = await client.start_inference(input="hello")
+    fake.hold_waits(hold=False)
+
+    async def end_it_in_the_third_pause() -> None:
+        if len(clock.slept) == 3:
+            await handle.cancel()
+
+    clock.on_sleep = end_it_in_the_third_pause
+    result = await handle.result(raise_on_failure=False)
+    assert result.text == "so far"
+    assert clock.slept == [0.5, 0.5, 0.5]
