@@ -61,8 +61,12 @@ def connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
         cached_statements=_CACHED_STATEMENTS,
     )
     connection.row_factory = sqlite3.Row
-    for pragma in ("journal_mode = WAL", f"synchronous = {synchronous}", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in ("journal_mode = WAL", f"synchronous = {synchronous}", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
