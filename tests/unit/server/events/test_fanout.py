@@ -86,7 +86,8 @@ async def test_a_notification_before_the_wait_is_not_missed() -> None:
     with fanout.watch(ME, SESSION) as topic:
         seen = topic.advanced.count
         fanout.publish(_commit(_chunk(1, 1)))
-        await topic.advanced.wait_beyond(seen)
+        await topic.advanced.wait_beyond(seen)  # returns at once; a missed one would wait for ever
+        assert topic.advanced.count == seen + 1
 
 
 async def test_deletion_closes_the_topic_and_a_new_one_begins() -> None:

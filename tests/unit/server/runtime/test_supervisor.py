@@ -134,7 +134,10 @@ async def test_a_recovery_that_fails_is_tried_again() -> None:
         world.store.errors["finish"] = [RuntimeError("a defect"), RuntimeError("another")]
         world.store.errors["read_log"] = [SessionNotFoundError(session_id="s"), RuntimeError("unreadable")]
         inference = await world.start("s")
-        await world.wait(inference, InferenceState.FAILED)
+        ended = await world.wait(inference, InferenceState.FAILED)
+        assert ended.error is not None
+        assert ended.error.reason == "ATTEMPT_LOST"
+        assert world.store.errors["finish"] == [], "both failures were met"
 
 
 async def test_a_store_that_comes_back_loses_no_event() -> None:
@@ -188,7 +191,9 @@ async def test_a_read_that_fails_before_the_engine_is_tried_again() -> None:
     async with world.at_work():
         world.store.errors["get_turn"] = [StoreUnavailableError()] * 3
         inference = await world.start("s")
-        await world.wait(inference, InferenceState.SUCCEEDED)
+        ended = await world.wait(inference, InferenceState.SUCCEEDED)
+        assert ended.attempt == 0
+        assert world.store.errors["get_turn"] == [], "every failure was met"
 
 
 async def test_a_drain_does_not_bear_with_a_lost_store_for_long() -> None:
