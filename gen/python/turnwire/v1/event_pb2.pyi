@@ -136,7 +136,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def inference_attempt_lost(self) -> Global___InferenceAttemptLost:
-        """An attempt was lost and another one will follow."""
+        """An attempt was lost or handed back, and another one will follow."""
 
     @_builtins.property
     def inference_finished(self) -> Global___InferenceFinished:
@@ -414,25 +414,32 @@ Global___InferenceStarted: _TypeAlias = InferenceStarted  # noqa: Y015
 
 @_typing.final
 class InferenceAttemptLost(_message.Message):
-    """An attempt was lost. Its events after superseded_after_sequence are void: the next attempt produces them anew."""
+    """An attempt ended before its inference did: the inference is QUEUED, first in line, and another attempt will follow. The
+    inference's events after superseded_after_sequence and up to this one are void: what they told of never became part of
+    the turn, and the next attempt produces its output anew. A client MUST drop what it made of them.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_FIELD_NUMBER: _builtins.int
     SUPERSEDED_AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    HANDED_BACK_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
-    """The attempt that was lost."""
+    """The attempt that ended."""
     superseded_after_sequence: _builtins.int
-    """The sequence of the last event of the inference that still holds."""
+    """The sequence of the last event of the inference that still holds. It is at least 1."""
+    handed_back: _builtins.bool
+    """Whether a server that shut down handed the inference back. That is no loss: the next attempt has the same number."""
     def __init__(
         self,
         *,
         attempt: _builtins.int = ...,
         superseded_after_sequence: _builtins.int = ...,
+        handed_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "superseded_after_sequence", b"superseded_after_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "handed_back", b"handed_back", "superseded_after_sequence", b"superseded_after_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

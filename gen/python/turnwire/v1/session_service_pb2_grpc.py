@@ -138,9 +138,10 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """Deletes a session with its turns and its log. Its streams end with SESSION_DELETED. Inferences end with it: they leave no
-        terminal event, as there is no log left to hold it, and afterwards they are INFERENCE_NOT_FOUND. Idempotency keys
-        that belong to the session answer SESSION_NOT_FOUND for at least 24 hours.
+        """Deletes a session with its turns and its log, in one step. With `force`, what has not ended is cancelled first, in the
+        same step: a stream that has kept up delivers the terminal events. Then every stream of the session ends with
+        SESSION_DELETED. Afterwards its inferences are INFERENCE_NOT_FOUND, and a new session MAY have its session_id: it has
+        another log. Idempotency keys that belong to the session answer SESSION_NOT_FOUND for at least 24 hours.
 
         Errors:
         - SESSION_NOT_FOUND  there is no such session.

@@ -71,9 +71,10 @@ class SessionServiceStub:
       - PROFILE_NOT_FOUND  the server has no such profile.
     """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]
-    """Deletes a session with its turns and its log. Its streams end with SESSION_DELETED. Inferences end with it: they leave no
-    terminal event, as there is no log left to hold it, and afterwards they are INFERENCE_NOT_FOUND. Idempotency keys
-    that belong to the session answer SESSION_NOT_FOUND for at least 24 hours.
+    """Deletes a session with its turns and its log, in one step. With `force`, what has not ended is cancelled first, in the
+    same step: a stream that has kept up delivers the terminal events. Then every stream of the session ends with
+    SESSION_DELETED. Afterwards its inferences are INFERENCE_NOT_FOUND, and a new session MAY have its session_id: it has
+    another log. Idempotency keys that belong to the session answer SESSION_NOT_FOUND for at least 24 hours.
 
     Errors:
       - SESSION_NOT_FOUND  there is no such session.
@@ -156,9 +157,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
       - PROFILE_NOT_FOUND  the server has no such profile.
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _session_service_pb2.DeleteSessionResponse]  # type: ignore[assignment]
-    """Deletes a session with its turns and its log. Its streams end with SESSION_DELETED. Inferences end with it: they leave no
-    terminal event, as there is no log left to hold it, and afterwards they are INFERENCE_NOT_FOUND. Idempotency keys
-    that belong to the session answer SESSION_NOT_FOUND for at least 24 hours.
+    """Deletes a session with its turns and its log, in one step. With `force`, what has not ended is cancelled first, in the
+    same step: a stream that has kept up delivers the terminal events. Then every stream of the session ends with
+    SESSION_DELETED. Afterwards its inferences are INFERENCE_NOT_FOUND, and a new session MAY have its session_id: it has
+    another log. Idempotency keys that belong to the session answer SESSION_NOT_FOUND for at least 24 hours.
 
     Errors:
       - SESSION_NOT_FOUND  there is no such session.
@@ -268,9 +270,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.DeleteSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.DeleteSessionResponse, _abc.Awaitable[_session_service_pb2.DeleteSessionResponse]]:
-        """Deletes a session with its turns and its log. Its streams end with SESSION_DELETED. Inferences end with it: they leave no
-        terminal event, as there is no log left to hold it, and afterwards they are INFERENCE_NOT_FOUND. Idempotency keys
-        that belong to the session answer SESSION_NOT_FOUND for at least 24 hours.
+        """Deletes a session with its turns and its log, in one step. With `force`, what has not ended is cancelled first, in the
+        same step: a stream that has kept up delivers the terminal events. Then every stream of the session ends with
+        SESSION_DELETED. Afterwards its inferences are INFERENCE_NOT_FOUND, and a new session MAY have its session_id: it has
+        another log. Idempotency keys that belong to the session answer SESSION_NOT_FOUND for at least 24 hours.
 
         Errors:
           - SESSION_NOT_FOUND  there is no such session.

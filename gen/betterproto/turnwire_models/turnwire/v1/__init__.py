@@ -1969,7 +1969,7 @@ class Event(betterproto2.Message):
         18, betterproto2.TYPE_MESSAGE, optional=True, group="payload"
     )
     """
-    An attempt was lost and another one will follow.
+    An attempt was lost or handed back, and another one will follow.
     """
 
     inference_finished: "InferenceFinished | None" = betterproto2.field(
@@ -2661,21 +2661,28 @@ default_message_pool.register_message("turnwire.v1", "Inference", Inference)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class InferenceAttemptLost(betterproto2.Message):
     """
-    An attempt was lost. Its events after superseded_after_sequence are void: the next attempt produces them anew.
+    An attempt ended before its inference did: the inference is QUEUED, first in line, and another attempt will follow. The
+    inference's events after superseded_after_sequence and up to this one are void: what they told of never became part of
+    the turn, and the next attempt produces its output anew. A client MUST drop what it made of them.
     """
 
     attempt: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
         betterproto2.field(1, betterproto2.TYPE_UINT32)
     )
     """
-    The attempt that was lost.
+    The attempt that ended.
     """
 
     superseded_after_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
         2, betterproto2.TYPE_UINT64
     )
     """
-    The sequence of the last event of the inference that still holds.
+    The sequence of the last event of the inference that still holds. It is at least 1.
+    """
+
+    handed_back: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Whether a server that shut down handed the inference back. That is no loss: the next attempt has the same number.
     """
 
 
