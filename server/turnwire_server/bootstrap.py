@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-import sqlite3
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from turnwire_server.config import ConfigError, Settings, load_profiles
+from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.errors import EngineOptionsInvalidError, StoreUnavailableError
 from turnwire_server.domain.ids import mint_id
 from turnwire_server.domain.profile import Profiles
@@ -58,9 +59,15 @@ class Server:
         self.runtime.hurry()
 
 
+# Opens the store of a server, which is closed with it.
+OpenStore = Callable[[OnCommit, Clock], Awaitable[SessionStore]]
+
+
 @asynccontextmanager
-async def running_server(settings: Settings, bus: Bus | None = None) -> AsyncGenerator[Server]:
-    """Run a server, on a bus of its own unless one is handed in; it drains at the end of the block.
+async def running_server(
+    settings: Settings, bus: Bus | None = None, open_store: OpenStore | None = None
+) -> AsyncGenerator[Server]:
+    """Run a server, on a bus and a store of its own unless they are handed in; it drains at the end of the block.
 
     Errors: ConfigError; OSError when the address or the store's file cannot be used.
     """
@@ -68,13 +75,18 @@ async def running_server(settings: Settings, bus: Bus | None = None) -> AsyncGen
     async with AsyncExitStack() as stack:
         fanout, clock = Fanout(), SystemClock()
         bus = bus or InProcessBus()
-        store = await _open_store(settings, fanout.publish, clock)
+        open_store = open_store or partial(_open_store, settings)
+        store = await open_store(fanout.publish, clock)
         stack.push_async_callback(store.close)
         engines = _engines(profiles, stack)
         abandoned: set[asyncio.Task[EngineResult]] = set()
-        ports = Ports(store, encode_event, clock, mint_id, _abandon_into(abandoned))
+        ports = Ports(store, encode_event, clock, mint_id, _abandon_into(abandoned), fanout.refresh)
+
+        async def tell_fitness(*, is_fit: bool) -> None:
+            await rpc.tell_fitness(is_fit=is_fit)
+
         supervisor = Supervisor(
-            mint_id(), ports, bus, profiles, engines, decode_frames, settings.inferences_running_max
+            ports, bus, profiles, engines, decode_frames, settings.inferences_running_max, tell_fitness
         )
         runtime = Runtime(
             store,
@@ -83,15 +95,11 @@ async def running_server(settings: Settings, bus: Bus | None = None) -> AsyncGen
             supervisor,
             profiles,
             clock,
+            mint_id,
             heartbeat_seconds=settings.heartbeat_seconds,
             watchers_max=settings.watchers_max,
         )
         rpc = RpcServer(runtime, mint_id, settings.watchers_max + UNARY_RPCS_MAX)
-        try:
-            await supervisor.recover()
-        except StoreUnavailableError as error:
-            msg = f"cannot read the store {settings.store}: {error.__cause__ or error}"
-            raise OSError(msg) from error
         port = rpc.bind(settings.listen)
         host = settings.listen.rpartition(":")[0]
         async with asyncio.TaskGroup() as group:
@@ -105,15 +113,20 @@ async def running_server(settings: Settings, bus: Bus | None = None) -> AsyncGen
                 await server.drain()
 
 
-async def _open_store(settings: Settings, on_commit: OnCommit, clock: SystemClock) -> SessionStore:
+async def _open_store(settings: Settings, on_commit: OnCommit, clock: Clock) -> SessionStore:
     if settings.store == "memory":
         return MemorySessionStore(on_commit=on_commit, now=clock.now, mint=mint_id)
     try:
         return await SqliteSessionStore.open(
-            settings.store, on_commit=on_commit, now=clock.now, mint=mint_id, synchronous=settings.synchronous
+            settings.store,
+            on_commit=on_commit,
+            now=clock.now,
+            mint=mint_id,
+            synchronous=settings.synchronous,
+            is_restored=settings.restored,
         )
-    except (StoreOpenError, sqlite3.Error) as error:
-        msg = f"cannot open the store {settings.store}: {error}"
+    except (StoreOpenError, StoreUnavailableError) as error:
+        msg = f"cannot open the store {settings.store}: {error.__cause__ or error}"
         raise OSError(msg) from error
 
 

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
         Literal["full", "normal"],
         Field(description="`normal` is faster; a power cut may lose what was acknowledged last"),
     ] = "full"
+    restored: Annotated[
+        bool,
+        Field(description="for one start, after the file was restored from a copy: its logs are other logs now"),
+    ] = False
     profiles: Annotated[str, Field(description="a YAML file with profiles; empty: the built-in ones")] = ""
     log_format: Annotated[Literal["console", "json"], Field(description="the form of the log lines")] = "console"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="the least to log")] = "info"

@@ -192,7 +192,8 @@ class Transcript:
         elif event.HasField("tool_call"):
             self._write(event.entity, f"[{event.tool_call.call.name}({event.tool_call.call.args})]", "cyan")
         elif event.HasField("inference_attempt_lost"):
-            self._write(event.entity, "[the server was lost; what follows starts anew]", "yellow")
+            cause = "stopped" if event.inference_attempt_lost.handed_back else "lost"
+            self._write(event.entity, f"[the server was {cause}; what follows starts anew]", "yellow")
 
     def end(self) -> None:
         """Ends the last line."""

@@ -359,10 +359,14 @@ class DrainingError(RequestError):
 
 
 class StoreUnavailableError(RequestError):
-    """The store did not answer."""
+    """The store did not answer, for a `cause`. Unless that `is_definite`, the request may have happened."""
 
     code = Code.UNAVAILABLE
     template = "the store did not answer; repeat the request with the same idempotency key"
+
+    def __init__(self, cause: str = "", /, *, is_definite: bool = False, **metadata: object) -> None:
+        super().__init__(self.template.replace("answer;", f"answer ({cause});") if cause else "", **metadata)
+        self.is_definite = is_definite
 
 
 class InternalError(RequestError):

@@ -54,10 +54,11 @@ class InferenceStarted:
 
 @dataclass(frozen=True, slots=True)
 class InferenceAttemptLost:
-    """An attempt was lost; its events after `superseded_after_sequence` are void."""
+    """An attempt was lost or handed back; its events after `superseded_after_sequence` are void."""
 
     attempt: int
     superseded_after_sequence: int
+    handed_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

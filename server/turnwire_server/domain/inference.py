@@ -45,6 +45,10 @@ TRANSITIONS: Mapping[InferenceState, frozenset[InferenceState]] = MappingProxyTy
 )
 
 
+# Where an inference waits for its client, and no process is held.
+WAITING_STATES = frozenset({_W, _P})
+
+
 class IllegalTransition(Exception):  # noqa: N818 - a defect of ours, never an error of the contract
     """A move that TRANSITIONS does not have. Nothing was changed."""
 

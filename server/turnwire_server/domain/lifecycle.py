@@ -11,6 +11,7 @@ from turnwire_server.domain.event import (
     Cancelled,
     Event,
     Failed,
+    InferenceAttemptLost,
     InferenceFinished,
     InferenceQueued,
     InferenceStarted,
@@ -69,6 +70,25 @@ def request_cancel(inference: Inference, reason: str, now: datetime) -> Inferenc
     return replace(inference, cancel_requested_time=now, cancel_reason=reason)
 
 
+def commit(inference: Inference, usage: Usage, model: str, then: InferenceState) -> Inference:
+    """A step is committed; `then` is RUNNING, or where the inference waits for its client."""
+    moved = inference if then is InferenceState.RUNNING else advance(inference, then)
+    return replace(moved, usage=inference.usage + usage, model=model or inference.model)
+
+
+def release(inference: Inference, now: datetime) -> Transition:
+    """A client that was waited for has answered: the inference is the first in line."""
+    released = replace(advance(inference, InferenceState.QUEUED), queue_position=1)
+    return Transition(released, (event_of(released, InferenceQueued(1), now),))
+
+
+def hand_back(inference: Inference, holds_through: int, now: datetime, *, is_loss: bool) -> Transition:
+    """An attempt is over before its inference is: what it told after the sequence `holds_through` is void."""
+    lost = InferenceAttemptLost(inference.attempt, holds_through, handed_back=not is_loss)
+    queued = replace(advance(inference, InferenceState.QUEUED), queue_position=1, attempt=inference.attempt + is_loss)
+    return Transition(queued, (event_of(inference, lost, now),))
+
+
 def end(
     inference: Inference,
     outcome: Outcome,
@@ -81,14 +101,14 @@ def end(
 ) -> Transition:
     """An inference ends. `event_count` counts its events so far, `block_count` the blocks of its turn, if it has one.
 
-    The reason of a cancel is the one that came with the request.
+    `usage` is what was used since the last step. The reason of a cancel is the one that came with the request.
     """
     if isinstance(outcome, Cancelled):
         outcome = Cancelled(inference.cancel_reason)
     ended = replace(
         advance(inference, _OUTCOMES[type(outcome)]),
         end_time=now,
-        usage=usage,
+        usage=inference.usage + usage,
         model=model or inference.model,
         finish_class=_finish_class(outcome),
         error=outcome.error if isinstance(outcome, Failed) else None,
@@ -96,7 +116,7 @@ def end(
     events: list[Event] = []
     if ended.turn_index is not None:
         events.append(event_of(ended, TurnClosed(ended.turn_index, block_count), now))
-    finished = InferenceFinished(outcome, usage, event_count + len(events) + 1)
+    finished = InferenceFinished(outcome, ended.usage, event_count + len(events) + 1)
     events.append(event_of(ended, finished, now))
     return Transition(ended, tuple(events))
 

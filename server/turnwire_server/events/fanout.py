@@ -46,6 +46,7 @@ class Topic:
         self.head_sequence = 0
         self.is_closed = False
         self.is_deleted = False
+        self.refresh_count = 0
         self.advanced = Signal()
         self.transitioned = Signal()
         self._ring: deque[Chunk] = deque()
@@ -67,6 +68,12 @@ class Topic:
         self.advanced.notify()
         if any(chunk.state is not None for chunk in chunks):
             self.transitioned.notify()
+
+    def refresh(self) -> None:
+        """Have everyone who waits look at the store: something may have been committed by another process."""
+        self.refresh_count += 1
+        self.advanced.notify()
+        self.transitioned.notify()
 
     def close(self, *, is_deleted: bool = False) -> None:
         """Tell everyone who waits that nothing more will come: the session was deleted, or the server drains."""
@@ -102,11 +109,16 @@ class Fanout:
         """Take what one commit appended; the store's `on_commit`."""
         for commit in commits:
             key = (commit.principal, commit.session_id)
-            if commit.is_deleted:
-                if topic := self._topics.pop(key, None):
-                    topic.close(is_deleted=True)
-            elif topic := self._topics.get(key):
+            if topic := self._topics.get(key):
                 topic.publish(commit.chunks)
+                if commit.is_deleted:
+                    del self._topics[key]
+                    topic.close(is_deleted=True)
+
+    def refresh(self, principal: str, session_id: str) -> None:
+        """Have the watchers of a session look at the store."""
+        if topic := self._topics.get((principal, session_id)):
+            topic.refresh()
 
     @contextmanager
     def watch(self, principal: str, session_id: str) -> Generator[Topic]:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from turnwire_server.domain.event import Event
 from turnwire_server.events.patience import Patience
-from turnwire_server.stores.base import Lease, SessionStore
+from turnwire_server.stores.base import SessionStore
+from turnwire_server.stores.lease import Lease
 
 # What an attempt may have waiting for its commit. At the bound the engine is held back by wait_for_room().
 PENDING_EVENTS_MAX = 1024

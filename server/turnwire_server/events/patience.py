@@ -1,4 +1,4 @@
-"""How long an attempt bears with a store that does not answer."""
+"""How long one bears with a store that does not answer, and how it is found out what became of a call."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -14,6 +14,30 @@ RETRY_SECONDS = 0.2
 
 # What is left of that once the process goes away; what is not written then is recovered at the next start.
 LAST_SECONDS = 2.0
+
+# How long it is tried to find out what became of one call of a client; then the client is told that it is not known.
+RESOLVE_SECONDS = 5.0
+
+
+async def resolve(clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
+    """Return what a call of the store returns, which is sent again while it is not known whether it happened.
+
+    Errors: what the call raises; StoreUnavailableError, which is definite only if the first one was.
+    """
+    give_up = clock.monotonic() + RESOLVE_SECONDS
+    try:
+        return await work()
+    except StoreUnavailableError as error:
+        if error.is_definite:
+            raise
+        unknown = error
+    while clock.monotonic() < give_up:
+        await clock.sleep(RETRY_SECONDS)
+        try:
+            return await work()
+        except StoreUnavailableError:  # the store may be gone altogether: what became of the first is still not known
+            continue
+    raise unknown
 
 
 class Patience:

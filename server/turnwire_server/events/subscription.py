@@ -21,7 +21,8 @@ from turnwire_server.domain.errors import (
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.inference import Inference
 from turnwire_server.events.fanout import Fanout, Topic
-from turnwire_server.stores.base import LogPage, SessionStore
+from turnwire_server.stores.base import SessionStore
+from turnwire_server.stores.page import LogPage
 
 # A response aims at this many bytes of events. It never passes it by more than one chunk.
 RESPONSE_BYTES_AIM = 1024 * 1024
@@ -183,6 +184,7 @@ class _Watcher:
         self._request = request
         self._skip_to = skip_to
         self._terminal_at = end_at
+        self._refresh_count = topic.refresh_count
 
     async def advance(self, *, ask_store: bool) -> tuple[list[Chunk], End | None]:
         """Move the position as far as one response goes; return the chunks to send, and why the subscription ends."""
@@ -194,7 +196,7 @@ class _Watcher:
         except SessionNotFoundError:
             return [], End.SESSION_DELETED
         except StoreUnavailableError:
-            if not ask_store:
+            if self.position < max(self.opened.head_sequence, self._topic.head_sequence):
                 raise
             return [], None  # nothing is known to have come; the next heartbeat asks again
         taken: list[Chunk] = []
@@ -215,7 +217,9 @@ class _Watcher:
 
     async def _read(self, position: int, *, ask_store: bool) -> tuple[Sequence[Chunk], int]:
         """Return what follows a position, and up to where: from the ring if it continues there, else the store."""
-        if position >= max(self.opened.head_sequence, self._topic.head_sequence) and not ask_store:
+        refresh_count = self._topic.refresh_count
+        is_asked = ask_store or refresh_count != self._refresh_count
+        if position >= max(self.opened.head_sequence, self._topic.head_sequence) and not is_asked:
             return (), position
         if position < self._topic.head_sequence and (ring := self._topic.chunks_after(position)) is not None:
             chunks = _at_most(ring, RESPONSE_BYTES_AIM)
@@ -226,6 +230,7 @@ class _Watcher:
         )
         if page.log != self.opened.log:  # deleted, and created again under the same name
             raise SessionNotFoundError(session_id=request.session_id)
+        self._refresh_count = refresh_count
         return page.chunks, page.through_sequence
 
     def _limit(self) -> int | None:
@@ -238,7 +243,7 @@ class _Watcher:
         limit = self._limit()
         if limit is not None and self.position >= limit:
             return End.CAUGHT_UP if self._request.until is Until.CAUGHT_UP else End.INFERENCE_FINISHED
-        if self._topic.is_deleted:
+        if self._topic.is_deleted and self.position >= self._topic.head_sequence:
             return End.SESSION_DELETED
         if self._topic.is_closed and self.position >= self._topic.head_sequence:
             return End.DRAINING

@@ -23,7 +23,8 @@ from turnwire_server.events.subscription import (
 from turnwire_server.rpc.call import Caller
 from turnwire_server.rpc.paging import BLOCKS_MAX, page_size, page_token, read_turn_of, turn_page_token
 from turnwire_server.runtime.runtime import Runtime
-from turnwire_server.stores.base import Idempotency, LogPage, StartCommand
+from turnwire_server.stores.page import LogPage
+from turnwire_server.stores.start import Idempotency, StartCommand
 from turnwire_server.wire import duration, inference, json_text, session, turn
 from turnwire_server.wire.fingerprint import fingerprint
 from turnwire_server.wire.page_token import decode_page_token, filters_of
@@ -144,6 +145,7 @@ def _start_command(request: pb.StartInferenceRequest, principal: str, mint: Mint
         idempotency = Idempotency("StartInference", request.idempotency_key, content)
     return StartCommand(
         principal,
+        mint(),
         target,
         input=turn.input_from_proto(request.input, mint),
         parent=request.parent if request.HasField("parent") else None,

@@ -4,7 +4,8 @@ from turnwire.v1 import session_service_pb2, turn_pb2
 from turnwire_server.domain.errors import InferenceNotFoundError, SessionNotFoundError, TurnNotFoundError
 from turnwire_server.domain.inference import Inference
 from turnwire_server.domain.turn import TurnView
-from turnwire_server.stores.base import SessionStore, TurnPage
+from turnwire_server.stores.base import SessionStore
+from turnwire_server.stores.page import TurnPage
 from turnwire_server.wire.page_token import decode_page_token, encode_page_token, filters_of
 
 PAGE_DEFAULT = 50

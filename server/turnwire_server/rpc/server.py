@@ -37,7 +37,7 @@ RPC_GRACE_SECONDS = 2.0
 
 
 class RpcServer:
-    """The contract on one address. Health is SERVING from start() until the server begins to drain."""
+    """The contract on one address. Health is SERVING from start() until the server begins to drain, while it is fit."""
 
     def __init__(self, runtime: Runtime, mint: Mint, rpcs_max: int) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=rpcs_max)
@@ -67,9 +67,14 @@ class RpcServer:
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
+    async def tell_fitness(self, *, is_fit: bool) -> None:
+        """Tell health checkers whether the server can do its work."""
+        status = health_pb2.HealthCheckResponse
+        await self._set_health(status.SERVING if is_fit else status.NOT_SERVING)
+
     async def begin_drain(self) -> None:
-        """Tell health checkers that nothing new is taken; rpcs go on."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        """Tell health checkers, for good, that nothing new is taken; rpcs go on."""
+        await self._health.enter_graceful_shutdown()
 
     async def stop(self) -> None:
         """Take no more connections, and let rpcs that are under way return."""

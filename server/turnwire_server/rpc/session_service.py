@@ -1,7 +1,5 @@
 """SessionService: translates, calls the store, translates back."""
 
-from functools import partial
-
 from turnwire.v1 import session_service_pb2 as pb
 from turnwire.v1 import turn_pb2
 from turnwire_server.domain.errors import FeatureNotImplementedError, TurnNotOpenedError
@@ -17,7 +15,7 @@ from turnwire_server.rpc.paging import (
     read_turn_of,
 )
 from turnwire_server.runtime.runtime import Runtime
-from turnwire_server.stores.base import Idempotency
+from turnwire_server.stores.start import Idempotency
 from turnwire_server.wire import session, turn
 from turnwire_server.wire.fingerprint import fingerprint
 from turnwire_server.wire.page_token import decode_page_token, filters_of
@@ -32,7 +30,6 @@ class SessionService:
 
     async def create_session(self, request: pb.CreateSessionRequest, caller: Caller) -> pb.CreateSessionResponse:
         """Serve CreateSession."""
-        self._runtime.check_accepting()
         new: NewSession = session.new_session_from_proto(request.session, "session")
         if new.ttl is not None:
             raise FeatureNotImplementedError(feature="ttl")
@@ -40,8 +37,7 @@ class SessionService:
         if request.idempotency_key:
             content = fingerprint(request, ("idempotency_key",))
             idempotency = Idempotency("CreateSession", request.idempotency_key, content)
-        check = partial(self._runtime.profiles.get, new.profile) if new.profile else None
-        made, created = await self._store.create_session(caller.principal, new, idempotency, check)
+        made, created = await self._runtime.create_session(caller.principal, new, idempotency)
         return pb.CreateSessionResponse(session=session.to_proto(made), created=created)
 
     async def get_session(self, request: pb.GetSessionRequest, caller: Caller) -> pb.GetSessionResponse:
@@ -63,19 +59,15 @@ class SessionService:
 
     async def update_session(self, request: pb.UpdateSessionRequest, caller: Caller) -> pb.UpdateSessionResponse:
         """Serve UpdateSession."""
-        self._runtime.check_accepting()
         change = session.change_from_proto(request)
-        if change.profile:
-            self._runtime.profiles.get(change.profile)
         revision = request.revision if request.HasField("revision") else None
-        changed = await self._store.update_session(caller.principal, request.session.session_id, change, revision)
+        changed = await self._runtime.update_session(caller.principal, request.session.session_id, change, revision)
         return pb.UpdateSessionResponse(session=session.to_proto(changed))
 
     async def delete_session(self, request: pb.DeleteSessionRequest, caller: Caller) -> pb.DeleteSessionResponse:
         """Serve DeleteSession."""
-        self._runtime.check_accepting()
         revision = request.revision if request.HasField("revision") else None
-        await self._store.delete_session(caller.principal, request.session_id, revision, force=request.force)
+        await self._runtime.delete_session(caller.principal, request.session_id, revision, force=request.force)
         return pb.DeleteSessionResponse()
 
     async def get_turn(self, request: pb.GetTurnRequest, caller: Caller) -> pb.GetTurnResponse:

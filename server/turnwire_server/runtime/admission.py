@@ -13,7 +13,7 @@ from turnwire_server.domain.profile import Profiles
 from turnwire_server.domain.session import NewSession
 from turnwire_server.domain.tool import ToolPlacement
 from turnwire_server.domain.turn import MAP_BYTES_MAX, TurnState, inherit_data, map_bytes
-from turnwire_server.stores.base import Admission, SessionState, StartCommand
+from turnwire_server.stores.start import Admission, SessionState, StartCommand
 
 
 def decide_start(command: StartCommand, state: SessionState, profiles: Profiles) -> Admission:
@@ -43,8 +43,6 @@ def check_supported(command: StartCommand) -> None:
     """Refuse what the contract has and this server does not have yet. Errors: FeatureNotImplementedError."""
     if command.conflict_policy is not ConflictPolicy.REJECT:
         raise FeatureNotImplementedError(feature=f"conflict_policy {command.conflict_policy.name}")
-    if command.attempts_max > 1:
-        raise FeatureNotImplementedError(feature="attempts_max above 1")
     if command.overrides.output_schema:
         raise FeatureNotImplementedError(feature="output_schema")
     if any(tool.approval_required or tool.placement is ToolPlacement.SERVER for tool in command.overrides.tools):

@@ -7,13 +7,12 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from enum import Enum
 from functools import partial
 from typing import Any, cast
 
 from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.errors import (
-    AttemptLostError,
     DeadlineExceededError,
     EngineFailedError,
     EngineOptionsInvalidError,
@@ -42,7 +41,10 @@ from turnwire_server.events.log import AttemptLog, EncodeEvent
 from turnwire_server.events.patience import Patience
 from turnwire_server.events.snapshot import Fold
 from turnwire_server.runtime.output import Output
-from turnwire_server.stores.base import Claim, Ending, Fenced, SessionStore, TurnPage
+from turnwire_server.runtime.recovery import timeout_text
+from turnwire_server.stores.base import SessionStore
+from turnwire_server.stores.lease import Claim, Ending, Fenced
+from turnwire_server.stores.page import TurnPage
 from turnwire_server.telemetry.logs import bound_to, logger
 
 # How long a cancelled engine may take to stop (contract: Cancel). One that does not is abandoned: it keeps its task and
@@ -67,13 +69,24 @@ log = logger()
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What every attempt of a process works with. `abandon` takes the task of an engine that does not stop."""
+    """What every attempt of a process works with.
+
+    `abandon` takes the task of an engine that does not stop. `refresh` has those who watch a session look at the store.
+    """
 
     store: SessionStore
     encode: EncodeEvent
     clock: Clock
     mint: Mint
     abandon: Callable[[asyncio.Task[EngineResult]], None]
+    refresh: Callable[[str, str], None]
+
+
+class Departure(Enum):
+    """Why an attempt stops without an end of its inference."""
+
+    FENCED = "fenced"  # the inference is not ours any more
+    HANDED_BACK = "handed_back"  # another attempt goes on where the last step ended
 
 
 class Attempt:
@@ -86,7 +99,8 @@ class Attempt:
         self._ports = ports
         self._fold = Fold()
         self._unsent: tuple[bytes, ...] = ()
-        self._stop: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        self._stop_time: float | None = None
+        self._stop: asyncio.Future[Outcome | Departure] = asyncio.get_running_loop().create_future()
         self._patience = Patience(ports.clock)
         self._log = AttemptLog(ports.store, claim.lease, claim.position, ports.encode, self._patience)
 
@@ -94,17 +108,25 @@ class Attempt:
         """Stop because a cancel was requested. Like the other ways to stop: the first one counts, at any moment."""
         self._stop_with(Cancelled())
 
-    def lose(self) -> None:
-        """Stop because the process goes away."""
+    def hand_back(self) -> None:
+        """Stop because the process goes away; another one goes on."""
         self._patience.end_soon()
-        self._stop_with(Failed(AttemptLostError(attempt=self.claim.inference.attempt).failure()))
+        self._stop_with(Departure.HANDED_BACK)
 
     def forget(self) -> None:
         """Stop because the inference is not ours any more; nothing is written."""
-        self._stop_with(None)
+        self._patience.end_soon()
+        self._stop_with(Departure.FENCED)
 
-    def _stop_with(self, outcome: Outcome | None) -> None:
+    def seconds_overdue(self) -> float:
+        """Return for how long it has been told to stop, or past its deadline; 0 for neither."""
+        now = self._ports.clock.monotonic()
+        told = now - self._stop_time if self._stop_time is not None else 0.0
+        return max(told, -(self._seconds_left() or 0.0), 0.0)
+
+    def _stop_with(self, outcome: Outcome | Departure) -> None:
         if not self._stop.done():
+            self._stop_time = self._ports.clock.monotonic()
             self._stop.set_result(outcome)
 
     async def run(self) -> None:
@@ -113,18 +135,23 @@ class Attempt:
         with bound_to(inference.session_id, inference.inference_id):
             try:
                 outcome = await self._produce()
-                if outcome is None:
-                    log.warning("attempt given up: the inference is not ours any more")
-                    return
-                await self._finish(outcome)
+                if outcome is Departure.FENCED:
+                    raise Fenced
+                if outcome is Departure.HANDED_BACK:
+                    await self._go_back()
+                else:
+                    await self._finish(outcome)
             except (Fenced, SessionNotFoundError, TurnNotFoundError):
                 log.warning("attempt given up: another owner has the inference, or its session was deleted")
+                self._ports.refresh(self.claim.lease.principal, inference.session_id)
             except StoreUnavailableError:
                 log.exception("attempt given up: the store did not answer; it will be recovered")
 
-    async def _produce(self) -> Outcome | None:
-        """Run the engine until it ends or has to stop; return the outcome, None when there is none to write."""
+    async def _produce(self) -> Outcome | Departure:
+        """Run the engine until it ends or has to stop; return the outcome, or why there is none."""
         seconds = self._seconds_left()
+        if seconds is not None and seconds <= 0:
+            self._stop_with(self._deadline_outcome())
         blocks = await self._read_blocks()
         if self._stop.done():
             return self._stop.result()
@@ -136,7 +163,10 @@ class Attempt:
             await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             has_ended = engine.done()
             if not has_ended and not self._stop.done() and not pump.done():
-                self._stop_with(Failed(DeadlineExceededError(timeout=self._timeout()).failure()))
+                self._stop_with(self._deadline_outcome())
+        except asyncio.CancelledError:  # by the watchdog
+            self._patience.end_soon()
+            raise
         finally:  # however it goes on: no engine runs without us, and no event is left between the log and the end
             if not engine.done():
                 await self._stop_engine(engine)
@@ -166,18 +196,18 @@ class Attempt:
     async def _call_engine(self, blocks: tuple[Block, ...]) -> EngineResult:
         output = Output(self._tell, self._fold, self._ports.mint)
         entity = self._ports.mint()
-        config = self.claim.inference.config
+        config, iteration = self.claim.inference.config, self.claim.step + 1
         call = EngineCall(
             session_id=self.claim.inference.session_id,
             inference_id=self.claim.inference.inference_id,
-            iteration=1,
+            iteration=iteration,
             blocks=engine_view(blocks, self._profile.system_prompt),
             config=config,
             tools=self.claim.overrides.tools,
             output_schema=self.claim.overrides.output_schema,
             options=self._options(),
         )
-        await self._tell(EngineCallStarted(1, self.claim.engine, config.model), entity)
+        await self._tell(EngineCallStarted(iteration, self.claim.engine, config.model), entity)
         try:
             result = await self._engine.run(call, output.take)
         except (SystemExit, KeyboardInterrupt) as error:  # a defect of the engine does not end the server
@@ -246,6 +276,13 @@ class Attempt:
                 log.error("engine crashed", engine=self.claim.engine, exc_info=error)
                 return Failed(EngineFailedError(engine=self.claim.engine).failure())
 
+    async def _go_back(self) -> None:
+        """Hand the inference back; what was told since the last step is void."""
+        await self._patience.call(
+            lambda: self._ports.store.hand_back(self.claim.lease, self._log.position, is_loss=False)
+        )
+        log.info("inference handed back", step=self.claim.step)
+
     async def _finish(self, outcome: Outcome) -> None:
         ending = Ending(outcome, self._fold.usage, self._fold.model, self._fold.blocks(), self._unsent)
         # The outcome of a failed commit is unknown; if it landed, the store knows the same ending again.
@@ -255,22 +292,12 @@ class Attempt:
         log.info("inference finished", state=inference.state.name, finish_class=inference.finish_class.name)
 
     def _seconds_left(self) -> float | None:
+        """Return how long the inference may still take, None for any time; 0 or less once its deadline has passed."""
         deadline = self.claim.inference.deadline_time
-        if deadline is None:
-            return None
-        left = (deadline - self._ports.clock.now()).total_seconds()
-        if left <= 0:
-            self._stop_with(Failed(DeadlineExceededError(timeout=self._timeout()).failure()))
-        return max(0.0, left)
+        return None if deadline is None else (deadline - self._ports.clock.now()).total_seconds()
 
-    def _timeout(self) -> str:
-        return timeout_text(self.claim.inference.create_time, self.claim.inference.deadline_time)
-
-
-def timeout_text(create_time: datetime, deadline_time: datetime | None) -> str:
-    """Return the timeout of an inference for the metadata of DEADLINE_EXCEEDED, such as `1.5s`."""
-    seconds = (deadline_time - create_time).total_seconds() if deadline_time else 0.0
-    return f"{seconds:g}s"
+    def _deadline_outcome(self) -> Outcome:
+        return Failed(DeadlineExceededError(timeout=timeout_text(self.claim.inference)).failure())
 
 
 def engine_view(blocks: tuple[Block, ...], system_prompt: str) -> tuple[Block, ...]:

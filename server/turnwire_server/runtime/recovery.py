@@ -1,14 +1,21 @@
-"""What happens to inferences whose process is gone.
+"""What happens to inferences whose attempt is gone, with its process or by a defect.
 
-The reaper has revoked the lost lease and left the inference to us. So far it is not tried again: it ends with what
-its events tell that it had produced.
+Whoever claims a lost inference recovers it first: it goes back to the line, to be continued at its last step, if
+another attempt is allowed; else it ends with what its events tell that it had produced.
 """
 
-from turnwire_server.domain.errors import AttemptLostError, SessionNotFoundError, StoreUnavailableError
+from turnwire_server.domain.errors import (
+    AttemptLostError,
+    DeadlineExceededError,
+    SessionNotFoundError,
+    StoreUnavailableError,
+)
 from turnwire_server.domain.event import Cancelled, Failed, Outcome
+from turnwire_server.domain.inference import Inference
 from turnwire_server.events.log import DecodeFrames
 from turnwire_server.events.snapshot import Fold
-from turnwire_server.stores.base import Claim, Ending, Fenced, SessionStore
+from turnwire_server.stores.base import SessionStore
+from turnwire_server.stores.lease import Claim, Ending, Fenced
 from turnwire_server.telemetry.logs import bound_to, logger
 
 # How much of the log is folded at a time.
@@ -17,34 +24,56 @@ READ_BYTES = 1024 * 1024
 log = logger()
 
 
-async def recover(store: SessionStore, claim: Claim, decode: DecodeFrames) -> None:
-    """End an inference whose attempt was lost: CANCELLED if that was requested, else FAILED with ATTEMPT_LOST."""
+def decide_recovery(claim: Claim, *, is_overdue: bool) -> Outcome | None:
+    """Return how a lost inference ends, None if it is to be continued. Pure."""
     inference = claim.inference
-    with bound_to(inference.session_id, inference.inference_id):
-        fold = Fold()
+    if inference.cancel_requested_time is not None:
+        return Cancelled()
+    if is_overdue:
+        return Failed(DeadlineExceededError(timeout=timeout_text(inference)).failure())
+    is_known = all(effect.outcome is not None for effect in claim.effects)
+    if is_known and inference.attempt + 1 < inference.attempts_max:
+        return None
+    return Failed(AttemptLostError(attempt=inference.attempt).failure())
+
+
+async def recover(store: SessionStore, claim: Claim, decode: DecodeFrames, *, is_overdue: bool) -> None:
+    """Continue or end an inference whose attempt was lost."""
+    with bound_to(claim.inference.session_id, claim.inference.inference_id):
+        outcome = decide_recovery(claim, is_overdue=is_overdue)
         try:
-            await _read(store, claim, decode, fold)
-        except SessionNotFoundError:
-            return  # deleted meanwhile, the inference with it
-        except StoreUnavailableError:
-            raise
-        except Exception:  # a log that this server cannot read must not keep the inference running for ever
-            log.exception("the log of a lost attempt cannot be read; what was read of it is kept")
-        outcome: Outcome = Failed(AttemptLostError(attempt=inference.attempt).failure())
-        if inference.cancel_requested_time is not None:
-            outcome = Cancelled()
-        ending = Ending(outcome, fold.usage, fold.model, fold.blocks())
-        try:
-            await store.finish(claim.lease, claim.position, ending)
-        except Fenced:
-            log.warning("recovered by another owner meanwhile")
+            if outcome is None:
+                await store.hand_back(claim.lease, claim.position, is_loss=True)
+                log.warning("attempt lost; the inference is continued", attempt=claim.inference.attempt)
+                return
+            fold = await _fold(store, claim, decode)
+            await store.finish(claim.lease, claim.position, Ending(outcome, fold.usage, fold.model, fold.blocks()))
+        except (Fenced, SessionNotFoundError):
+            log.warning("recovered by another owner meanwhile, or its session was deleted")
         else:
             log.warning("attempt lost; inference ended with its partial output", outcome=type(outcome).__name__)
 
 
+def timeout_text(inference: Inference) -> str:
+    """Return the timeout of an inference for the metadata of DEADLINE_EXCEEDED, such as `1.5s`."""
+    deadline = inference.deadline_time
+    return f"{(deadline - inference.create_time).total_seconds() if deadline else 0.0:g}s"
+
+
+async def _fold(store: SessionStore, claim: Claim, decode: DecodeFrames) -> Fold:
+    """Return what the attempt told since the last step."""
+    fold = Fold()
+    try:
+        await _read(store, claim, decode, fold)
+    except (SessionNotFoundError, StoreUnavailableError):
+        raise
+    except Exception:  # a log that this server cannot read must not keep the inference running for ever
+        log.exception("the log of a lost attempt cannot be read; what was read of it is kept")
+    return fold
+
+
 async def _read(store: SessionStore, claim: Claim, decode: DecodeFrames, fold: Fold) -> None:
-    inference = claim.inference
-    after = inference.first_sequence - 1
+    inference, after = claim.inference, claim.holds_through
     while True:
         page = await store.read_log(
             claim.lease.principal, inference.session_id, after, READ_BYTES, inference.inference_id

@@ -2,18 +2,23 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from turnwire_server.domain.clock import Clock
-from turnwire_server.domain.errors import DrainingError, TooManyWatchersError
+from turnwire_server.domain.errors import DrainingError, SessionNotFoundError, TooManyWatchersError
+from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState, WaitUntil
 from turnwire_server.domain.profile import Profiles
+from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.patience import resolve
 from turnwire_server.events.subscription import Delivery, Subscription, subscribe
 from turnwire_server.runtime.admission import check_supported, decide_start
 from turnwire_server.runtime.supervisor import Supervisor
-from turnwire_server.stores.base import SessionStore, StartCommand, Started
+from turnwire_server.stores.base import SessionStore
+from turnwire_server.stores.start import Idempotency, StartCommand, Started
 
 # The most waits that are held at a time. A further one returns the present state at once, which is an answer as well:
 # so waits never take the place of the rpcs that could end them.
@@ -36,6 +41,7 @@ class Runtime:
         supervisor: Supervisor,
         profiles: Profiles,
         clock: Clock,
+        mint: Mint,
         *,
         heartbeat_seconds: float,
         watchers_max: int,
@@ -46,6 +52,7 @@ class Runtime:
         self._fanout = fanout
         self._supervisor = supervisor
         self._clock = clock
+        self._mint = mint
         self._heartbeat_seconds = heartbeat_seconds
         self._watchers_max = watchers_max
         self._is_draining = False
@@ -61,7 +68,8 @@ class Runtime:
         """Accept an inference and have it run. Errors: those of the rpc StartInference."""
         self.check_accepting()
         check_supported(command)
-        started = await self.store.start(command, partial(decide_start, profiles=self.profiles))
+        decide = partial(decide_start, profiles=self.profiles)
+        started = await resolve(self._clock, lambda: self.store.start(command, decide))
         if started.created:
             self._bus.publish(Hint(HintKind.QUEUED, started.inference.inference_id))
         return started
@@ -91,9 +99,50 @@ class Runtime:
                     return inference
                 await self._clock.wait_for(topic.transitioned.wait_beyond(seen), min(left, ASK_STORE_SECONDS))
 
+    async def create_session(
+        self, principal: str, new: NewSession, idempotency: Idempotency | None
+    ) -> tuple[Session, bool]:
+        """Create a session. Errors: those of the rpc CreateSession."""
+        self.check_accepting()
+        new, token = replace(new, session_id=new.session_id or self._mint()), self._mint()
+        check = partial(self.profiles.get, new.profile) if new.profile else None
+        return await resolve(self._clock, lambda: self.store.create_session(principal, new, token, idempotency, check))
+
+    async def update_session(
+        self, principal: str, session_id: str, change: SessionChange, revision: int | None
+    ) -> Session:
+        """Change a session. Errors: those of the rpc UpdateSession."""
+        self.check_accepting()
+        if change.profile:
+            self.profiles.get(change.profile)
+        token = self._mint()
+        return await resolve(
+            self._clock, lambda: self.store.update_session(principal, session_id, change, revision, token)
+        )
+
+    async def delete_session(self, principal: str, session_id: str, revision: int | None, *, force: bool) -> None:
+        """Delete a session. Errors: those of the rpc DeleteSession."""
+        self.check_accepting()
+        log = (await self.store.get_session(principal, session_id)).log
+        sent_count = 0
+
+        async def delete() -> None:
+            nonlocal sent_count
+            sent_count += 1
+            try:
+                await self.store.delete_session(principal, session_id, revision, force=force, log=log)
+            except SessionNotFoundError:
+                if sent_count == 1:
+                    raise  # else the first one has deleted it, whose outcome was not known
+
+        await resolve(self._clock, delete)
+
     async def cancel(self, principal: str, target: str, reason: str, *, is_session: bool) -> Inference:
         """Request a cancel. Errors: those of the rpc Cancel."""
-        inference = await self.store.request_cancel(principal, target, reason, is_session=is_session)
+        inference_id = target
+        if is_session:  # in a step of its own, so that a cancel that is sent again means the same inference
+            inference_id = (await self.store.get_first_in_line(principal, target)).inference_id
+        inference = await resolve(self._clock, lambda: self.store.request_cancel(principal, inference_id, reason))
         if not inference.state.is_terminal:
             self._bus.publish(Hint(HintKind.CANCEL, inference.inference_id))
         return inference
@@ -120,14 +169,14 @@ class Runtime:
         return self._fanout.watcher_count
 
     async def drain(self, grace_seconds: float) -> None:
-        """Accept nothing new, end what runs, then end every stream and every Wait."""
+        """Accept nothing new, end what runs or hand it back, then end every stream and every Wait."""
         self._is_draining = True
         await self._supervisor.drain(grace_seconds)
         self._fanout.close()
 
     def hurry(self) -> None:
-        """End what still runs now instead of letting it end by itself."""
-        self._supervisor.lose()
+        """Hand back what still runs now instead of letting it end by itself."""
+        self._supervisor.hand_back()
 
 
 def _is_met(inference: Inference, until: WaitUntil) -> bool:

@@ -1,11 +1,11 @@
-"""Who runs what: claims queued inferences, keeps their attempts, stops them, and drains.
+"""Who runs what: claims inferences, keeps their attempts, recovers what was lost, stops them, and drains.
 
 Hints from the bus make it fast; the periodic look at the store makes it right when every hint is lost.
 """
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
 
 from turnwire_server.domain.errors import EngineFailedError, StoreUnavailableError
 from turnwire_server.domain.event import Failed
@@ -14,9 +14,11 @@ from turnwire_server.domain.profile import Profiles
 from turnwire_server.engines.base import Engine
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.log import DecodeFrames
+from turnwire_server.events.patience import PATIENCE_SECONDS
 from turnwire_server.runtime.inference_loop import Attempt, Ports
+from turnwire_server.runtime.observer import Observer
 from turnwire_server.runtime.recovery import recover
-from turnwire_server.stores.base import Claim, Ending, Fenced
+from turnwire_server.stores.lease import Claim, DeclaredDead, Ending, Fenced, Heartbeat
 from turnwire_server.telemetry.logs import bound_to, logger
 
 # How often the store is looked at without any hint. Also the longest that a lost cancel hint delays a cancel.
@@ -25,79 +27,93 @@ RECONCILE_SECONDS = 0.5
 # The most inferences that one call claims, so that claiming never keeps the store for long.
 CLAIM_MAX = 64
 
+# How long an attempt that was told to stop may take, the store's absence included. Then it is cancelled from outside.
+STUCK_SECONDS = PATIENCE_SECONDS + 15.0
+
+# How long the store may fail to answer before this process is not fit to serve.
+UNFIT_SECONDS = 5.0
+
 T = TypeVar("T")
 
 log = logger()
 
 
+class OnFitness(Protocol):
+    """Is told when the store does not answer any more, and when it does again."""
+
+    async def __call__(self, *, is_fit: bool) -> None: ...
+
+
 class Supervisor:
-    """Runs the inferences of one process, at most `running_max` at a time; the others stay QUEUED."""
+    """Runs the inferences of one process, at most `running_max` at a time; the others stay QUEUED.
+
+    It is the owner of what it runs. One that was declared dead begins again under another id.
+    """
 
     def __init__(  # one argument per collaborator
         self,
-        owner: str,
         ports: Ports,
         bus: Bus,
         profiles: Profiles,
         engines: Mapping[str, Engine],
         decode: DecodeFrames,
         running_max: int,
+        on_fitness: OnFitness | None = None,
     ) -> None:
-        self._owner = owner
+        self._owner = ports.mint()
         self._ports = ports
         self._bus = bus
         self._profiles = profiles
         self._engines = engines
         self._decode = decode
         self._running_max = running_max
+        self._on_fitness = on_fitness
+        self._is_fit = True
+        self._answer_time = ports.clock.monotonic()
         self._attempts: dict[str, Attempt] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # everything that is done about an inference, attempts included
+        self._tokens: list[str] = []
         self._suspects: set[str] = set()
+        self._observer = Observer()
         self._failures: dict[tuple[str, str], int] = {}
-        self._refusing: set[str] = set()
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._is_draining = False
-        self._is_losing = False
+        self._is_hurrying = False
 
     @property
     def running_count(self) -> int:
-        """How many attempts this process runs now."""
-        return len(self._attempts)
-
-    async def recover(self) -> None:
-        """End what processes before this one have left running. To be called before run().
-
-        One that cannot be ended now is an orphan, and tried again with every round.
-        """
-        for claim in await self._ports.store.reap(self._owner):
-            await self._guarded("recovery", recover(self._ports.store, claim, self._decode), claim.inference)
+        """How many inferences this process runs now."""
+        return len(self._tasks)
 
     async def run(self) -> None:
         """Claim and run inferences until drain() is over."""
         unsubscribe = self._bus.subscribe(self._receive)
+        # If it fails, the first claim finds an owner that nobody knows, and begins again.
+        await self._guarded("registering", lambda: self._ports.store.register(self._owner))
         try:
             async with asyncio.TaskGroup() as group:
                 reconciling = group.create_task(self._reconcile_forever())
-                async with asyncio.TaskGroup() as attempts:
-                    await self._claim_forever(attempts)
+                async with asyncio.TaskGroup() as tasks:
+                    await self._claim_forever(tasks)
                 reconciling.cancel()
         finally:
             unsubscribe()
             self._finished.set()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Claim nothing more; let attempts end by themselves for a while, then end them as lost."""
+        """Claim nothing more; let attempts end by themselves for a while, then hand their inferences back."""
         self._is_draining = True
         self._wake.set()
         if not await self._ports.clock.wait_for(self._finished.wait(), grace_seconds):
-            self.lose()
+            self.hand_back()
             await self._finished.wait()
 
-    def lose(self) -> None:
-        """End every attempt as lost, now."""
-        self._is_draining = self._is_losing = True
+    def hand_back(self) -> None:
+        """Hand every inference back, now: another process goes on, or this one after its restart."""
+        self._is_draining = self._is_hurrying = True
         for attempt in tuple(self._attempts.values()):
-            attempt.lose()
+            attempt.hand_back()
         self._wake.set()
 
     def _receive(self, hint: Hint) -> None:
@@ -105,25 +121,35 @@ class Supervisor:
             attempt.cancel()
         self._wake.set()
 
-    async def _claim_forever(self, attempts: asyncio.TaskGroup) -> None:
+    async def _claim_forever(self, tasks: asyncio.TaskGroup) -> None:
         while not self._is_draining:
             self._wake.clear()
-            room = min(self._running_max - len(self._attempts), CLAIM_MAX)
+            room = min(self._running_max - len(self._tasks), CLAIM_MAX)
             claims = await self._claim(room) if room > 0 else ()
             for claim in claims:
-                self._launch(attempts, claim)
+                self._launch(tasks, claim)
             if len(claims) < CLAIM_MAX:
                 await self._ports.clock.wait_for(self._wake.wait(), RECONCILE_SECONDS)
 
     async def _claim(self, room: int) -> tuple[Claim, ...]:
-        return await self._guarded("claiming", self._ports.store.claim(self._owner, room)) or ()
+        # As long as it is not known what became of a claim, it is sent again as it was.
+        self._tokens = self._tokens or [self._ports.mint() for _ in range(room)]
+        claims = await self._guarded("claiming", lambda: self._ports.store.claim(self._owner, self._tokens))
+        if claims is None:
+            return ()
+        self._tokens = []
+        return claims
 
-    async def _guarded(self, what: str, work: Awaitable[T], about: Inference | None = None) -> T | None:
+    async def _guarded(self, what: str, work: Callable[[], Awaitable[T]], about: Inference | None = None) -> T | None:
         """Do one piece of work. That it fails is logged; it must not end the others, and has its next round."""
         session_id, inference_id = (about.session_id, about.inference_id) if about else ("", "")
-        key = (what, inference_id)
+        key, owner = (what, inference_id), self._owner
         try:
-            done = await work
+            done = await work()
+        except DeclaredDead:
+            if owner == self._owner:
+                await self._guarded("registering", self._begin_again)
+            return None
         except Exception as error:
             self._failures[key] = count = self._failures.get(key, 0) + 1
             if count & (count - 1) == 0:  # a store that stays away is told after 1, 2, 4, 8, ... rounds
@@ -134,65 +160,120 @@ class Supervisor:
         self._failures.pop(key, None)
         return done
 
-    def _launch(self, attempts: asyncio.TaskGroup, claim: Claim) -> None:
+    async def _begin_again(self) -> None:
+        """Register under another id: nothing of what was ours is ours any more."""
+        log.error("the store does not know this process as an owner, or not any more; beginning again")
+        self._owner, self._tokens, self._suspects = self._ports.mint(), [], set()
+        for attempt in tuple(self._attempts.values()):
+            attempt.forget()
+        await self._ports.store.register(self._owner)
+
+    def _launch(self, tasks: asyncio.TaskGroup, claim: Claim) -> None:
+        inference_id = claim.inference.inference_id
+        if inference_id in self._tasks:  # lost by us and claimed by us again, before we noticed
+            self._suspects.add(inference_id)
+            return
+        self._tasks[inference_id] = tasks.create_task(self._attend(claim))
+
+    async def _attend(self, claim: Claim) -> None:
+        """Do what a claimed inference needs."""
+        inference = claim.inference
+        try:
+            if claim.is_lost:
+                await self._guarded("recovery", lambda: self._recover(claim), inference)
+            elif attempt := self._attempt(claim):
+                self._attempts[inference.inference_id] = attempt
+                await attempt.run()
+            else:
+                await self._guarded("refusing", lambda: self._refuse(claim), inference)
+        except Exception:  # a defect of one attempt must not end the others; reconciling finds its inference
+            log.exception("attempt crashed", inference_id=inference.inference_id)
+        finally:
+            self._attempts.pop(inference.inference_id, None)
+            del self._tasks[inference.inference_id]
+            self._wake.set()
+
+    def _attempt(self, claim: Claim) -> Attempt | None:
+        """Return a new attempt; None if its profile or engine is gone: it was queued before a restart without them."""
         profile = self._profiles.by_name.get(claim.inference.profile)
         engine = self._engines.get(claim.engine)
-        if profile is None or engine is None:  # queued before a restart that took its profile away
-            attempts.create_task(self._guarded("refusing", self._refuse(claim), claim.inference))
-            return
+        if profile is None or engine is None:
+            return None
         attempt = Attempt(claim, profile, engine, self._ports)
-        self._attempts[claim.inference.inference_id] = attempt
         if claim.inference.cancel_requested_time is not None:
             attempt.cancel()
-        if self._is_losing:
-            attempt.lose()
-        attempts.create_task(self._run(attempt))
+        if self._is_hurrying:
+            attempt.hand_back()
+        return attempt
+
+    async def _recover(self, claim: Claim) -> None:
+        deadline = claim.inference.deadline_time
+        is_overdue = deadline is not None and deadline <= self._ports.clock.now()
+        await recover(self._ports.store, claim, self._decode, is_overdue=is_overdue)
 
     async def _refuse(self, claim: Claim) -> None:
-        inference_id = claim.inference.inference_id
         message = f"profile {claim.inference.profile} with engine {claim.engine} is not configured any more"
         failure = EngineFailedError(message, engine=claim.engine).failure()
-        self._refusing.add(inference_id)
         try:
             await self._ports.store.finish(claim.lease, claim.position, Ending(Failed(failure)))
         except Fenced:
-            log.warning("the inference is not ours any more", inference_id=inference_id)
-        finally:
-            self._refusing.discard(inference_id)
-
-    async def _run(self, attempt: Attempt) -> None:
-        inference_id = attempt.claim.inference.inference_id
-        try:
-            await attempt.run()
-        except Exception:  # a defect of one attempt must not end the others; reconciling ends its inference
-            log.exception("attempt crashed", inference_id=inference_id)
-        finally:
-            del self._attempts[inference_id]
-            self._wake.set()
+            log.warning("the inference is not ours any more", inference_id=claim.inference.inference_id)
 
     async def _reconcile_forever(self) -> None:
         while True:
             await self._ports.clock.sleep(RECONCILE_SECONDS)
-            await self._guarded("reconciling", self._reconcile())
-            await self._guarded("expiring", self._ports.store.expire(self._ports.clock.now()))
+            await self._guarded("reconciling", self._beat)
+            await self._guarded("telling fitness", self._judge_fitness)
+            await self._guarded("sweeping", self._sweep)
+            self._stop_stuck()
 
-    async def _reconcile(self) -> None:
-        """Compare what we run with what the store says that we run."""
-        known = set(self._attempts)
-        ours = {running.inference_id: running for running in await self._ports.store.heartbeat(self._owner)}
+    async def _beat(self) -> None:
+        known = set(self._tasks)
+        heartbeat = await self._ports.store.heartbeat(self._owner)
+        self._answer_time = self._ports.clock.monotonic()
+        await self._reconcile(heartbeat, known)
+        await self._declare_dead(heartbeat)
+
+    async def _judge_fitness(self) -> None:
+        """Tell when the store has been away for too long, and when it is back."""
+        is_fit = self._ports.clock.monotonic() - self._answer_time <= UNFIT_SECONDS
+        if self._on_fitness and is_fit is not self._is_fit:
+            self._is_fit = is_fit
+            log.warning("the store answers again" if is_fit else "the store does not answer; not fit to serve")
+            await self._on_fitness(is_fit=is_fit)
+
+    async def _reconcile(self, heartbeat: Heartbeat, known: set[str]) -> None:
+        """Compare what we run with what the store says that we run. `known` is what we ran before we asked."""
+        ours = {running.inference_id: running for running in heartbeat.running}
         for inference_id, attempt in tuple(self._attempts.items()):
-            if running := ours.get(inference_id):
+            running = ours.get(inference_id)
+            if running and running.token == attempt.claim.lease.token:
                 if running.is_cancel_requested:
                     attempt.cancel()
             elif inference_id in known:
                 attempt.forget()
         # One that was just claimed is not in our list yet; one that is missing twice was left by a defect.
-        missing = set(ours) - set(self._attempts) - self._refusing
+        missing = set(ours) - set(self._tasks)
         orphans = missing & self._suspects
         self._suspects = missing
         if orphans:
-            await self._take_over(orphans)
+            await self._ports.store.revoke(self._owner, orphans)
+            self._wake.set()
 
-    async def _take_over(self, orphans: Collection[str]) -> None:
-        for claim in await self._ports.store.reap(self._owner, orphans):
-            await self._guarded("recovery", recover(self._ports.store, claim, self._decode), claim.inference)
+    async def _declare_dead(self, heartbeat: Heartbeat) -> None:
+        silent = self._observer.find_silent(heartbeat.beats, self._ports.clock.monotonic())
+        for owner, beat in silent.items():
+            if await self._ports.store.declare_dead(owner, beat):
+                log.warning("declared dead; its inferences will be recovered", owner=owner)
+                self._wake.set()
+
+    async def _sweep(self) -> None:
+        while await self._ports.store.sweep(self._ports.clock.now()):
+            pass
+
+    def _stop_stuck(self) -> None:
+        """The watchdog: an attempt that was told to stop and does not is a defect, which must not last for ever."""
+        for inference_id, attempt in tuple(self._attempts.items()):
+            if attempt.seconds_overdue() > STUCK_SECONDS:
+                log.error("attempt is stuck; cancelled", inference_id=inference_id)
+                self._tasks[inference_id].cancel()

@@ -10,175 +10,69 @@ Rules that every implementation keeps, and that stores' one test suite checks:
 - An inference is written under its lease only: a call with another lease, or from another position, is Fenced and
   changes nothing.
 - At most one inference of a session is active; the schema itself enforces it.
-- A call that raises changed nothing, also when it raises for what cannot be encoded; only after
-  StoreUnavailableError is it unknown.
+- A call that raises changed nothing, also when it raises for what cannot be encoded. Only after a StoreUnavailableError
+  that is not definite it may have happened. Then it is sent again: **every call may be sent again**, as it was, until
+  it answers. The second answer is the first one's, or what became of it since. That is what the ids and tokens are for
+  that callers mint.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
-from turnwire_server.domain.event import Chunk, Outcome
-from turnwire_server.domain.inference import (
-    ConflictPolicy,
-    Inference,
-    InferenceConfig,
-    InferenceState,
-    Overrides,
-    Usage,
-)
+from turnwire_server.domain.event import Chunk
+from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange
-from turnwire_server.domain.turn import Block, Turn, TurnView
+from turnwire_server.domain.turn import Turn, TurnView
+from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
+from turnwire_server.stores.page import LogPage, Page, TurnPage
+from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
 
-T = TypeVar("T")
+# How long after its deadline a running inference is taken from an owner that did not end it.
+OVERDUE_SECONDS = 10.0
 
-
-class Fenced(Exception):  # noqa: N818 - the normal fate of an owner that was replaced, not an error of the contract
-    """The lease or the position is not the one in the store: someone else owns the inference now, or it has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """The guard of a call that creates. `fingerprint` is a hash of the request's content without key and timeout."""
-
-    rpc: str
-    key: str
-    fingerprint: bytes
+# How long the token of a call is remembered at least, and so how long the call may be sent again.
+TOKEN_AGE_MIN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
-class StartCommand:
-    """One StartInference as it was asked for. `target` is a session_id or the session to create."""
-
-    principal: str
-    target: str | NewSession
-    input: tuple[Block, ...] = ()
-    parent: int | None = None
-    profile: str = ""
-    overrides: Overrides = Overrides()
-    conflict_policy: ConflictPolicy = ConflictPolicy.REJECT
-    idempotency: Idempotency | None = None
-    timeout: timedelta | None = None
-    attempts_max: int = 1
-    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    data: Mapping[str, str] = field(default_factory=dict[str, str])
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """An inference of a session that has not ended."""
-
-    inference_id: str
-    state: InferenceState
-    is_active: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SessionState:
-    """What a decision about a start may look at. `unfinished` is in the order of the line, the active one first."""
-
-    session: Session
-    unfinished: tuple[Unfinished, ...]
-    parent: Turn | None
-    """The turn that `StartCommand.parent` names, or the parent of the one that ROLLBACK displaces, or else the newest
-    one; without blocks. None: there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """That a start is accepted: with which profile, engine and effective configuration."""
-
-    profile: str
-    engine: str
-    config: InferenceConfig
-
-
-# Decides on a start inside the store's transaction, on whatever thread that runs: pure, and fast. Raises a RequestError
-# to refuse.
-Decide = Callable[[StartCommand, SessionState], Admission]
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The inference as it is now, and whether this call created it."""
+class Waiting:
+    """An inference that is WAITING_FOR_TOOLS or PAUSED, what was committed with its last step, and what was amended."""
 
     inference: Inference
-    created: bool
+    checkpoint: bytes
+    effects: tuple[Effect, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to write to a running inference. `token` is random: it is compared, never ordered."""
+class Amendment:
+    """What a client's answer changes of an inference that waits: a new checkpoint, outcomes, and encoded events.
 
-    principal: str
-    inference_id: str
-    token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A running inference and the lease over it.
-
-    `position` counts the events that were appended under leases so far: a new lease goes on from there.
+    `is_released`: there is nothing more to wait for, so it goes back to the line, as the first.
     """
 
-    lease: Lease
-    inference: Inference
-    engine: str
-    overrides: Overrides
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A running inference as its owner has to know it all the time: no more than is cheap to read."""
-
-    inference_id: str
-    is_cancel_requested: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an attempt ended: the blocks that it produced, and the encoded events that were not appended yet."""
-
-    outcome: Outcome
-    usage: Usage = Usage()
-    model: str = ""
-    blocks: tuple[Block, ...] = ()
+    checkpoint: bytes
+    effects: tuple[Effect, ...] = ()
     events: tuple[bytes, ...] = ()
+    is_released: bool = True
+
+
+# Decides on a client's answer inside the store's transaction, as Decide does on a start.
+Amend = Callable[[Waiting], Amendment]
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """A part of a listing, and the cursor to the next part; None when there is none."""
+class Base:
+    """Where a log begins: after `through_sequence`, 0 for a whole log. `fold` is what the events before amount to."""
 
-    items: tuple[T, ...]
-    next: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """A part of a session's log. It covers the sequences in (after, through]; a filter may have left some out."""
-
-    log: str
-    earliest_sequence: int
-    head_sequence: int
-    chunks: tuple[Chunk, ...]
-    through_sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class TurnPage:
-    """A turn with a part of its blocks, and the position of the block that comes next; None when there is none."""
-
-    turn: Turn
-    next: int | None
+    through_sequence: int = 0
+    fold: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one commit appended to one session's log. `is_deleted`: the session and its log are gone."""
+    """What one commit appended to one session's log. `is_deleted`: after that, the session and its log were deleted."""
 
     principal: str
     session_id: str
@@ -197,11 +91,13 @@ class SessionStore(Protocol):
         self,
         principal: str,
         new: NewSession,
+        token: str,
         idempotency: Idempotency | None,
         check: Callable[[], object] | None = None,
     ) -> tuple[Session, bool]:
-        """Create a session; return it and whether this call created it.
+        """Create a session that has a session_id; return it and whether this call created it.
 
+        `token`, minted by the caller, becomes the identity of the session's log.
         `check` is called after the idempotency gate and before anything else, inside the transaction, on whatever
         thread that runs: pure, and fast. It raises a RequestError to refuse; then the key stays free.
 
@@ -224,16 +120,21 @@ class SessionStore(Protocol):
         ...
 
     async def update_session(
-        self, principal: str, session_id: str, change: SessionChange, revision: int | None
+        self, principal: str, session_id: str, change: SessionChange, revision: int | None, token: str
     ) -> Session:
-        """Change a session that is at `revision`, or at any when None.
+        """Change a session that is at `revision`, or at any when None. `token`, minted by the caller, names the call.
 
         Errors: SessionNotFoundError, RevisionMismatchError.
         """
         ...
 
-    async def delete_session(self, principal: str, session_id: str, revision: int | None, *, force: bool) -> None:
-        """Delete a session and all that belongs to it, with its unfinished inferences only if `force`.
+    async def delete_session(
+        self, principal: str, session_id: str, revision: int | None, *, force: bool, log: str = ""
+    ) -> None:
+        """Delete a session and all that belongs to it. With `force`, what has not ended is cancelled first.
+
+        `log`: only the session that has this log. Only the idempotency keys are left of it, for as long as the contract
+        says; its space is given back by sweep().
 
         Errors: SessionNotFoundError, RevisionMismatchError, SessionBusyError.
         """
@@ -242,22 +143,92 @@ class SessionStore(Protocol):
     async def start(self, command: StartCommand, decide: Decide) -> Started:
         """Accept an inference: the idempotency gate, then existence, then `decide`, then QUEUED and its event.
 
+        What it displaces is told to cancel, and ends at once unless it is RUNNING.
+
         Errors: those of create_session for a new session, SessionNotFoundError, TurnNotFoundError, what `decide`
         raises.
         """
         ...
 
-    async def claim(self, owner: str, limit: int) -> tuple[Claim, ...]:
-        """Move at most `limit` inferences that are first in line, and may run, to RUNNING under new leases.
+    async def get_first_in_line(self, principal: str, session_id: str) -> Inference:
+        """Return the inference of a session that is active, or else the one that runs next.
 
-        On the first claim the turn is opened: its index is given, its parent chosen.
+        Errors: SessionNotFoundError, NoActiveInferenceError.
+        """
+        ...
+
+    async def request_cancel(self, principal: str, inference_id: str, reason: str) -> Inference:
+        """Request a cancel of an inference. It ends at once unless it is RUNNING.
+
+        Errors: InferenceNotFoundError.
+        """
+        ...
+
+    async def amend(self, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
+        """Take an answer to an inference that is WAITING_FOR_TOOLS or PAUSED. `token`, minted by the caller, names it.
+
+        Errors: InferenceNotFoundError, InferenceNotWaitingError, what `decide` raises.
+        """
+        ...
+
+    async def register(self, owner: str) -> None:
+        """Make an owner known that may claim from now on."""
+        ...
+
+    async def heartbeat(self, owner: str) -> Heartbeat:
+        """Say that an owner lives; its beats go up by at least 1 if it runs something. Return what it has to know.
+
+        Cheap enough to be called several times a second, however much runs.
+
+        Errors: DeclaredDead.
+        """
+        ...
+
+    async def declare_dead(self, owner: str, beat: int) -> bool:
+        """Revoke all leases of an owner that still is at `beat`; return whether it is dead now, and can do nothing."""
+        ...
+
+    async def revoke(self, owner: str, inference_ids: Collection[str]) -> None:
+        """Revoke the leases that `owner` has over some inferences: it lost track of them. They wait to be recovered."""
+        ...
+
+    async def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+        """Lease inferences to an owner, at most one per token, the oldest first: what is lost, and what may run next.
+
+        What is first in its session's line moves to RUNNING; on the first claim its turn is opened: its index is given,
+        its parent chosen. What is RUNNING with its lease revoked is leased as it is (`Claim.is_lost`). The caller mints
+        the tokens, and never uses one for anything else: what they were given out for before is returned again, first.
+
+        Errors: DeclaredDead.
         """
         ...
 
     async def append(self, lease: Lease, position: int, events: Sequence[bytes]) -> None:
-        """Append encoded events (without sequence) of a running inference.
+        """Append encoded events (without sequence) of a running inference. Errors: Fenced."""
+        ...
 
-        Sending the same events from the same position again is harmless: it changes nothing if they are there already.
+    async def record_effects(
+        self, lease: Lease, position: int, effects: Sequence[Effect], events: Sequence[bytes] = ()
+    ) -> None:
+        """Commit that tool calls are about to be executed, or what came of them, and append encoded events.
+
+        An effect with an outcome must have been recorded without one before; one that has an outcome keeps it.
+
+        Errors: Fenced; LookupError for the outcome of a call that was never recorded.
+        """
+        ...
+
+    async def commit_step(self, lease: Lease, position: int, step: Step) -> Inference:
+        """Commit a step: its blocks are in the turn, whatever becomes of the attempt, and the effects are settled.
+
+        Errors: Fenced.
+        """
+        ...
+
+    async def hand_back(self, lease: Lease, position: int, *, is_loss: bool) -> Inference:
+        """Put a running inference back to its line, as the first, to be continued at its last step.
+
+        The event that tells of it makes all void that was appended since. `is_loss` counts it as a lost attempt.
 
         Errors: Fenced.
         """
@@ -266,35 +237,16 @@ class SessionStore(Protocol):
     async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
         """End a running inference: append `ending.events`, add its blocks, close its turn, tell the end.
 
-        Sending the same ending from the same position again is harmless: it returns the inference as it ended.
-
         Errors: Fenced.
         """
         ...
 
-    async def request_cancel(self, principal: str, target: str, reason: str, *, is_session: bool) -> Inference:
-        """Request a cancel of an inference, or of a session's first in line. One that never ran ends at once.
+    async def sweep(self, now: datetime) -> bool:
+        """Do what time or a deletion has made due, as much as is quick; return if there is more.
 
-        Errors: InferenceNotFoundError, SessionNotFoundError, NoActiveInferenceError.
-        """
-        ...
-
-    async def expire(self, now: datetime) -> tuple[Inference, ...]:
-        """End every QUEUED inference whose deadline has passed, FAILED with DEADLINE_EXCEEDED; return them."""
-        ...
-
-    async def heartbeat(self, owner: str) -> tuple[Running, ...]:
-        """Return what runs under leases of `owner`, in any order: what an owner reconciles its own list with.
-
-        Cheap enough to be called several times a second, however much runs.
-        """
-        ...
-
-    async def reap(self, owner: str, orphans: Collection[str] = ()) -> tuple[Claim, ...]:
-        """Take over, under new leases, what runs under leases of other owners, all of which are dead.
-
-        `orphans` are inferences that run under leases of `owner` itself, which lost track of them: taken over as well.
-        One that does not run any more is left out.
+        What has passed its deadline ends FAILED with DEADLINE_EXCEEDED; if it is RUNNING, its lease is revoked
+        OVERDUE_SECONDS after that. Idempotency keys are forgotten whose session has been gone for long enough, and so
+        are old tokens. What is left of deleted sessions is removed.
         """
         ...
 
@@ -320,6 +272,19 @@ class SessionStore(Protocol):
         `after` beyond the head returns nothing, with `through_sequence` = `after`.
 
         Errors: SessionNotFoundError.
+        """
+        ...
+
+    async def read_base(self, principal: str, session_id: str) -> Base:
+        """Return where the log of a session begins. Errors: SessionNotFoundError."""
+        ...
+
+    async def compact(self, principal: str, session_id: str, base: Base) -> None:
+        """Remove the events up to `base.through_sequence`, for which its fold stands from now on.
+
+        It does nothing when the log begins there or later.
+
+        Errors: SessionNotFoundError; ValueError beyond the head, or past an event of an inference that has not ended.
         """
         ...
 

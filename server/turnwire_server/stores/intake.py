@@ -11,7 +11,7 @@ from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.domain.turn import ROLES, Block
-from turnwire_server.stores.base import Admission, StartCommand
+from turnwire_server.stores.start import Admission, StartCommand
 from turnwire_server.wire.inference import to_proto as inference_to_proto
 from turnwire_server.wire.session import to_proto as session_to_proto
 from turnwire_server.wire.turn import encode_block
@@ -47,11 +47,11 @@ def check_revision(session: Session, revision: int | None) -> None:
         raise RevisionMismatchError(session_id=session.session_id, revision=session.revision)
 
 
-def new_inference(command: StartCommand, admission: Admission, session_id: str, mint: Mint, now: datetime) -> Inference:
+def new_inference(command: StartCommand, admission: Admission, session_id: str, now: datetime) -> Inference:
     """Return the inference that a start was admitted with."""
     return Inference(
         session_id=session_id,
-        inference_id=mint(),
+        inference_id=command.inference_id,
         state=InferenceState.QUEUED,
         create_time=now,
         profile=admission.profile,
@@ -89,6 +89,13 @@ def turn_metadata(own: Mapping[str, str], session_id: str, inference_id: str) ->
         "geppetto.session_id@v1": json.dumps(session_id),
         "geppetto.inference_id@v1": json.dumps(inference_id),
     }
+
+
+def check_cut(through: int, head: int, unfinished: Iterable[int]) -> None:
+    """Raise ValueError unless a log may be cut after `through`; `unfinished` are first events that have to stay."""
+    if through > head or any(through >= first for first in unfinished):
+        msg = f"the log cannot be cut after {through}: its head is {head}, or an inference needs an event before"
+        raise ValueError(msg)
 
 
 def deadline_outcome(inference: Inference) -> Failed:

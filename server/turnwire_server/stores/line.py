@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from turnwire_server.domain.inference import ConflictPolicy
-from turnwire_server.stores.base import StartCommand, Unfinished
+from turnwire_server.stores.start import StartCommand, Unfinished
 
 # The policies that displace what is active, and put the new inference first in line.
 _DISPLACING = frozenset({ConflictPolicy.INTERRUPT, ConflictPolicy.ROLLBACK})

@@ -10,45 +10,34 @@ from typing import TypeVar
 
 from turnwire_server.domain import lifecycle
 from turnwire_server.domain.errors import (
+    InferenceNotWaitingError,
     NoActiveInferenceError,
     SessionBusyError,
+    SessionNotFoundError,
     StoreUnavailableError,
     TurnNotFoundError,
 )
-from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.ids import Mint
-from turnwire_server.domain.inference import Inference, InferenceState
+from turnwire_server.domain.inference import WAITING_STATES, Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.domain.turn import Turn, TurnView
-from turnwire_server.stores.base import (
-    Claim,
-    Decide,
-    Ending,
-    Fenced,
-    Idempotency,
-    Lease,
-    LogPage,
-    OnCommit,
-    Page,
-    Running,
-    SessionState,
-    StartCommand,
-    Started,
-    TurnPage,
-)
+from turnwire_server.stores import memory_leases as leases
+from turnwire_server.stores.base import Amend, Base, OnCommit, Waiting
 from turnwire_server.stores.intake import (
     block_content,
     changed_session,
+    check_cut,
     check_revision,
-    deadline_outcome,
     encode_map,
     inference_bytes,
     new_inference,
     session_bytes,
 )
+from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
 from turnwire_server.stores.memory_state import HeldInference, HeldSession, HeldTurn, State, encoded_blocks
-from turnwire_server.stores.page import take_chunks, take_listing, take_page
+from turnwire_server.stores.page import LogPage, Page, TurnPage, take_chunks, take_listing, take_page
+from turnwire_server.stores.start import Decide, Idempotency, SessionState, StartCommand, Started
 from turnwire_server.wire.inference import overrides_to_proto
 
 T = TypeVar("T")
@@ -66,22 +55,26 @@ class MemorySessionStore:
     @property
     def _state(self) -> State:
         if self._open is None:
-            raise StoreUnavailableError
+            raise StoreUnavailableError("the store is closed", is_definite=True)
         return self._open
 
     async def create_session(
         self,
         principal: str,
         new: NewSession,
+        token: str,
         idempotency: Idempotency | None,
         check: Callable[[], object] | None = None,
     ) -> tuple[Session, bool]:
         """See SessionStore."""
+        sent = self._state.sessions.get((principal, new.session_id))
+        if sent and sent.session.log == self._state.log_of(token):
+            return sent.shown(), True
         if made := self._state.pass_gate(principal, idempotency):
             return made.session.shown(), False
         if check:
             check()
-        held = self._state.build_session(principal, new)
+        held = self._state.build_session(principal, new, token)
         self._state.keep(held, None, idempotency)
         return held.shown(), True
 
@@ -102,19 +95,26 @@ class MemorySessionStore:
         return take_listing(((key, held.shown()) for key, held in newest), limit, session_bytes)
 
     async def update_session(
-        self, principal: str, session_id: str, change: SessionChange, revision: int | None
+        self, principal: str, session_id: str, change: SessionChange, revision: int | None, token: str
     ) -> Session:
         """See SessionStore."""
         held = self._state.session(principal, session_id)
+        if self._state.has_used(token):
+            return held.shown()
         check_revision(held.session, revision)
         changed = changed_session(held.session, change, self._now())
         session_bytes(changed)
         held.session = changed
+        self._state.use(token)
         return held.shown()
 
-    async def delete_session(self, principal: str, session_id: str, revision: int | None, *, force: bool) -> None:
+    async def delete_session(
+        self, principal: str, session_id: str, revision: int | None, *, force: bool, log: str = ""
+    ) -> None:
         """See SessionStore."""
         held = self._state.session(principal, session_id)
+        if log not in ("", held.session.log):
+            raise SessionNotFoundError(session_id=session_id)
         check_revision(held.session, revision)
         if (line := held.line()) and not force:
             raise SessionBusyError(session_id=session_id, inference_id=line[0].inference.inference_id)
@@ -123,13 +123,15 @@ class MemorySessionStore:
 
     async def start(self, command: StartCommand, decide: Decide) -> Started:
         """See SessionStore."""
+        if sent := self._state.inferences.get((command.principal, command.inference_id)):
+            return Started(sent.shown(), created=True)
         made = self._state.pass_gate(command.principal, command.idempotency)
         if made and made.inference:
             return Started(made.inference.shown(), created=False)
         if isinstance(command.target, str):
             session = self._state.session(command.principal, command.target)
         else:
-            session = self._state.build_session(command.principal, command.target)
+            session = self._state.build_session(command.principal, command.target, self._mint())
         line = session.places()
         displaced = find_displaced(command.conflict_policy, line)
         parent = choose_parent(command, displaced)
@@ -138,101 +140,112 @@ class MemorySessionStore:
         inference = HeldInference(
             key=self._state.next_key(),
             session=session,
-            inference=new_inference(command, admission, session.session.session_id, self._mint, self._now()),
+            inference=new_inference(command, admission, session.session.session_id, self._now()),
             command=command,
             engine=admission.engine,
             parent=parent,
             rank=decide_rank(command.conflict_policy, line),
             blocks=list(encoded_blocks(command.input, self._mint)),
         )
-        position = _queue_position(inference, line)
+        inference_bytes(inference.inference)
+        if displaced:
+            self._state.cancel(self._state.inference(command.principal, displaced.unfinished.inference_id), "")
+        position = _queue_position(inference, session.places())
         self._state.move(inference, lifecycle.enqueue(inference.inference, position, inference.inference.create_time))
         self._state.keep(session, inference, command.idempotency)
-        if displaced:
-            self._state.flag_cancel(self._state.inference(command.principal, displaced.unfinished.inference_id), "")
         self._publish()
         return Started(inference.shown(), created=True)
 
-    async def claim(self, owner: str, limit: int) -> tuple[Claim, ...]:
+    async def get_first_in_line(self, principal: str, session_id: str) -> Inference:
         """See SessionStore."""
-        lines = (held.line() for held in self._state.sessions.values())
-        first = [line[0] for line in lines if line and line[0].inference.state is InferenceState.QUEUED]
-        claimed = sorted(first, key=lambda held: held.key)[:limit]
-        for held in claimed:
-            self._state.begin(held)
-            held.owner, held.lease = owner, self._mint()
+        line = self._state.session(principal, session_id).line()
+        if not line:
+            raise NoActiveInferenceError(session_id=session_id)
+        return line[0].shown()
+
+    async def request_cancel(self, principal: str, inference_id: str, reason: str) -> Inference:
+        """See SessionStore."""
+        held = self._state.inference(principal, inference_id)
+        self._state.cancel(held, reason)
         self._publish()
-        return tuple(held.claim() for held in claimed)
+        return held.shown()
+
+    async def amend(self, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
+        """See SessionStore."""
+        held = self._state.inference(principal, inference_id)
+        if self._state.has_used(token):
+            return held.shown()
+        if held.inference.state not in WAITING_STATES:
+            raise InferenceNotWaitingError(inference_id=inference_id, state=held.inference.state.name)
+        amendment = decide(Waiting(held.shown(), held.checkpoint, held.recorded()))
+        self._state.use(token)
+        held.checkpoint = amendment.checkpoint
+        held.effects.update((effect.call, effect.outcome) for effect in amendment.effects)
+        if amendment.is_released:
+            self._state.move(held, lifecycle.release(held.inference, self._now()), amendment.events)
+        elif amendment.events:
+            self._state.append(held, amendment.events)
+        held.holds_through = held.inference.last_sequence
+        self._publish()
+        return held.shown()
+
+    async def register(self, owner: str) -> None:
+        """See SessionStore."""
+        self._state.beats.setdefault(owner, 0)
+
+    async def heartbeat(self, owner: str) -> Heartbeat:
+        """See SessionStore."""
+        return leases.heartbeat(self._state, owner)
+
+    async def declare_dead(self, owner: str, beat: int) -> bool:
+        """See SessionStore."""
+        return leases.declare_dead(self._state, owner, beat)
+
+    async def revoke(self, owner: str, inference_ids: Collection[str]) -> None:
+        """See SessionStore."""
+        leases.revoke(self._state, owner, inference_ids)
+
+    async def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+        """See SessionStore."""
+        claims = leases.claim(self._state, owner, tokens)
+        self._publish()
+        return claims
 
     async def append(self, lease: Lease, position: int, events: Sequence[bytes]) -> None:
         """See SessionStore."""
-        held = self._state.leased(lease)
-        if held.inference.state is not InferenceState.RUNNING:
-            raise Fenced
-        if held.position == position + len(events):
-            return  # it was sent before
-        if held.position != position:
-            raise Fenced
-        self._state.append(held, events)
-        held.position += len(events)
+        leases.append(self._state, lease, position, events)
         self._publish()
+
+    async def record_effects(
+        self, lease: Lease, position: int, effects: Sequence[Effect], events: Sequence[bytes] = ()
+    ) -> None:
+        """See SessionStore."""
+        leases.record_effects(self._state, lease, position, effects, events)
+        self._publish()
+
+    async def commit_step(self, lease: Lease, position: int, step: Step) -> Inference:
+        """See SessionStore."""
+        held = leases.commit_step(self._state, lease, position, step)
+        self._publish()
+        return held.shown()
+
+    async def hand_back(self, lease: Lease, position: int, *, is_loss: bool) -> Inference:
+        """See SessionStore."""
+        held = leases.hand_back(self._state, lease, position, is_loss=is_loss)
+        self._publish()
+        return held.shown()
 
     async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
         """See SessionStore."""
-        held = self._state.leased(lease)
-        if held.inference.state.is_terminal and held.position == position + len(ending.events):
-            return held.shown()  # it was sent before
-        if held.inference.state is not InferenceState.RUNNING or held.position != position:
-            raise Fenced
-        self._state.end(held, ending)
+        held = leases.finish(self._state, lease, position, ending)
         self._publish()
         return held.shown()
 
-    async def request_cancel(self, principal: str, target: str, reason: str, *, is_session: bool) -> Inference:
+    async def sweep(self, now: datetime) -> bool:
         """See SessionStore."""
-        if is_session:
-            line = self._state.session(principal, target).line()
-            if not line:
-                raise NoActiveInferenceError(session_id=target)
-            held = line[0]
-        else:
-            held = self._state.inference(principal, target)
-        self._state.flag_cancel(held, reason)
-        if held.inference.state is InferenceState.QUEUED and not held.inference.is_active:
-            self._state.end(held, Ending(Cancelled()))
-            self._publish()
-        return held.shown()
-
-    async def expire(self, now: datetime) -> tuple[Inference, ...]:
-        """See SessionStore."""
-        self._state.forget_keys()
-        expired = [
-            held
-            for held in self._state.inferences.values()
-            if held.inference.state is InferenceState.QUEUED
-            and held.inference.deadline_time is not None
-            and held.inference.deadline_time <= now
-        ]
-        for held in expired:
-            self._state.end(held, Ending(deadline_outcome(held.inference)))
+        has_more = leases.sweep(self._state, now)
         self._publish()
-        return tuple(held.shown() for held in expired)
-
-    async def heartbeat(self, owner: str) -> tuple[Running, ...]:
-        """See SessionStore."""
-        return tuple(
-            Running(held.inference.inference_id, held.inference.cancel_requested_time is not None)
-            for held in self._state.running()
-            if held.owner == owner
-        )
-
-    async def reap(self, owner: str, orphans: Collection[str] = ()) -> tuple[Claim, ...]:
-        """See SessionStore."""
-        running = self._state.running()
-        lost = [held for held in running if held.owner != owner or held.inference.inference_id in orphans]
-        for held in lost:
-            held.owner, held.lease = owner, self._mint()
-        return tuple(held.claim() for held in lost)
+        return has_more
 
     async def get_inference(self, principal: str, inference_id: str) -> Inference:
         """See SessionStore."""
@@ -254,7 +267,21 @@ class MemorySessionStore:
         held = self._state.session(principal, session_id)
         chunks = [chunk for chunk in held.chunks if inference_id in ("", chunk.inference_id)]
         taken, through = take_chunks(chunks, after, held.head, limit_bytes)
-        return LogPage(held.session.log, 1, held.head, taken, through)
+        return LogPage(held.session.log, held.base.through_sequence + 1, held.head, taken, through)
+
+    async def read_base(self, principal: str, session_id: str) -> Base:
+        """See SessionStore."""
+        return self._state.session(principal, session_id).base
+
+    async def compact(self, principal: str, session_id: str, base: Base) -> None:
+        """See SessionStore."""
+        held = self._state.session(principal, session_id)
+        if base.through_sequence <= held.base.through_sequence:
+            return
+        check_cut(base.through_sequence, held.head, (each.inference.first_sequence for each in held.line()))
+        rest = (chunk.cut(base.through_sequence, held.head) for chunk in held.chunks)
+        held.chunks = [chunk for chunk in rest if chunk]
+        held.base = base
 
     async def get_turn(
         self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int

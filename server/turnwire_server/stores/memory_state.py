@@ -4,19 +4,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from turnwire_server.domain import lifecycle
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     InferenceNotFoundError,
     SessionAlreadyExistsError,
     SessionNotFoundError,
 )
-from turnwire_server.domain.event import Chunk
+from turnwire_server.domain.event import Cancelled, Chunk
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.domain.lifecycle import Transition, begin, end, request_cancel
 from turnwire_server.domain.session import InferenceRef, NewSession, Session
 from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
-from turnwire_server.stores.base import Claim, Commit, Ending, Fenced, Idempotency, Lease, StartCommand, Unfinished
+from turnwire_server.stores.base import TOKEN_AGE_MIN, Base, Commit
 from turnwire_server.stores.intake import (
     IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
     block_content,
@@ -27,8 +27,10 @@ from turnwire_server.stores.intake import (
     session_bytes,
     turn_metadata,
 )
+from turnwire_server.stores.lease import Claim, Effect, Ending, Lease
 from turnwire_server.stores.line import InLine, Parent
 from turnwire_server.stores.sequence import join_chunks, stamp
+from turnwire_server.stores.start import Idempotency, StartCommand, Unfinished
 from turnwire_server.wire.event import encode_event
 
 
@@ -71,20 +73,40 @@ class HeldInference:
     rank: int
     blocks: list[Block]
     turn: HeldTurn | None = None
-    owner: str = ""
+    owner: str = ""  # empty while nobody owns it; that is lost if it is RUNNING
     lease: str = ""
     position: int = 0
     event_count: int = 0
+    step: int = 0
+    holds_through: int = 0
+    checkpoint: bytes = b""
+    effects: dict[str, bytes | None] = field(default_factory=dict[str, bytes | None])
+    was_lost: bool = False
+    is_handed_back: bool = False
 
     @property
     def is_in_line(self) -> bool:
         """Whether it is in its session's line: active, or waiting to be."""
         return self.inference.is_active or self.inference.state is InferenceState.QUEUED
 
-    def claim(self) -> Claim:
+    def claim(self, *, is_lost: bool) -> Claim:
         """Return the inference with its lease."""
-        lease = Lease(self.session.principal, self.inference.inference_id, self.lease)
-        return Claim(lease, self.shown(), self.engine, self.command.overrides, self.position)
+        return Claim(
+            lease=Lease(self.session.principal, self.inference.inference_id, self.lease),
+            inference=self.shown(),
+            engine=self.engine,
+            overrides=self.command.overrides,
+            position=self.position,
+            step=self.step,
+            holds_through=self.holds_through,
+            checkpoint=self.checkpoint,
+            effects=self.recorded(),
+            is_lost=is_lost,
+        )
+
+    def recorded(self) -> tuple[Effect, ...]:
+        """Return the tool calls since the last step."""
+        return tuple(Effect(call, outcome) for call, outcome in self.effects.items())
 
     def shown(self) -> Inference:
         """Return the inference as it is now."""
@@ -103,12 +125,9 @@ class HeldSession:
     chunks: list[Chunk] = field(default_factory=list[Chunk])
     inferences: list[HeldInference] = field(default_factory=list[HeldInference])
     turns: list[HeldTurn] = field(default_factory=list[HeldTurn])
+    head: int = 0
+    base: Base = Base()
     delete_time: datetime | None = None
-
-    @property
-    def head(self) -> int:
-        """The newest sequence of the log."""
-        return self.chunks[-1].last_sequence if self.chunks else 0
 
     def line(self) -> list[HeldInference]:
         """Return the unfinished inferences, the active one first."""
@@ -158,9 +177,11 @@ class State:
         self.now = now
         self.mint = mint
         self.commits: list[Commit] = []
+        self.beats: dict[str, int] = {}
         self.sessions: dict[tuple[str, str], HeldSession] = {}
         self.inferences: dict[tuple[str, str], HeldInference] = {}
         self._made: dict[tuple[str, str, str], Made] = {}
+        self._tokens: dict[str, datetime] = {}
         self._incarnation = mint()
         self._last_key = 0
 
@@ -183,13 +204,6 @@ class State:
             raise InferenceNotFoundError(inference_id=inference_id)
         return held
 
-    def leased(self, lease: Lease) -> HeldInference:
-        """Return the inference that a lease is for. Errors: Fenced."""
-        held = self.inferences.get((lease.principal, lease.inference_id))
-        if held is None or held.lease != lease.token:
-            raise Fenced
-        return held
-
     def running(self) -> list[HeldInference]:
         """Return the inferences that run, the oldest first."""
         return [held for held in self.inferences.values() if held.inference.state is InferenceState.RUNNING]
@@ -206,16 +220,29 @@ class State:
             raise SessionNotFoundError(session_id=made.session.session.session_id)
         return made
 
+    def has_used(self, token: str) -> bool:
+        """Whether the call with this token has happened already."""
+        return token in self._tokens
+
+    def use(self, token: str) -> None:
+        """Remember the token of a call that happens."""
+        self._tokens[token] = self.now()
+
     def forget_keys(self) -> None:
-        """Forget the idempotency keys whose session has been gone for long enough."""
+        """Forget the idempotency keys whose session has been gone for long enough, and old tokens."""
+        self._tokens = {token: used for token, used in self._tokens.items() if used >= self.now() - TOKEN_AGE_MIN}
         oldest = self.now() - IDEMPOTENCY_KEY_ORPHAN_AGE_MIN
         for key, made in list(self._made.items()):
             if made.session.delete_time and made.session.delete_time < oldest:
                 del self._made[key]
 
-    def build_session(self, principal: str, new: NewSession) -> HeldSession:
+    def log_of(self, token: str) -> str:
+        """Return the log token of the session that was created with a token."""
+        return f"{token}.{self._incarnation}"
+
+    def build_session(self, principal: str, new: NewSession, token: str) -> HeldSession:
         """Return a new session that is not kept yet. Errors: SessionAlreadyExistsError."""
-        session = new_session(new, f"{self.mint()}.{self._incarnation}", self.mint, self.now())
+        session = new_session(new, self.log_of(token), self.mint, self.now())
         if (principal, session.session_id) in self.sessions:
             raise SessionAlreadyExistsError(session_id=session.session_id)
         session_bytes(session)
@@ -232,12 +259,17 @@ class State:
             self._made[session.principal, idempotency.rpc, idempotency.key] = made
 
     def drop(self, session: HeldSession) -> None:
-        """Forget a session and all that belongs to it."""
+        """Cancel what has not ended of a session, then forget it and all that belongs to it."""
+        for held in session.line():
+            self.cancel(held, "")
+            if not held.inference.state.is_terminal:
+                self.end(held, Ending(Cancelled()))
         session.delete_time = self.now()
         del self.sessions[session.principal, session.session.session_id]
         for held in session.inferences:
             del self.inferences[session.principal, held.inference.inference_id]
-        self.commits.append(Commit(session.principal, session.session.session_id, is_deleted=True))
+        chunks = tuple(chunk for commit in self.commits for chunk in commit.chunks)
+        self.commits = [Commit(session.principal, session.session.session_id, chunks, is_deleted=True)]
 
     def build_turn(self, held: HeldInference) -> HeldTurn:
         """Return the turn of an inference that runs for the first time, not kept yet."""
@@ -265,7 +297,7 @@ class State:
     def begin(self, held: HeldInference) -> None:
         """Begin an attempt, and open the turn on the first one."""
         turn = None if held.turn else self.build_turn(held)
-        self.move(held, begin(held.inference, held.engine, turn.shown() if turn else None, self.now()))
+        self.move(held, lifecycle.begin(held.inference, held.engine, turn.shown() if turn else None, self.now()))
         if turn:
             held.turn = turn
             held.session.turns.append(turn)
@@ -276,29 +308,33 @@ class State:
         chunks = join_chunks([stamp(inference.inference_id, state, bodies, session.head)])
         first = inference.first_sequence or session.head + 1
         session.chunks.extend(chunks)
+        session.head += len(bodies)
         held.inference = replace(inference, first_sequence=first, last_sequence=session.head)
         held.event_count += len(bodies)
         self.commits.append(Commit(session.principal, session.session.session_id, tuple(chunks)))
 
-    def move(self, held: HeldInference, move: Transition, before: Sequence[bytes] = ()) -> None:
+    def move(self, held: HeldInference, move: lifecycle.Transition, before: Sequence[bytes] = ()) -> None:
         """Take an inference through a transition; its events come after those that were still to be appended."""
         inference_bytes(move.inference)
         bodies = [*before, *map(encode_event, move.events)]
         held.inference = move.inference
         self.append(held, bodies, move.inference.state)
+        held.holds_through = held.inference.last_sequence
 
-    def flag_cancel(self, held: HeldInference, reason: str) -> None:
-        """Note that a cancel is requested."""
-        requested = request_cancel(held.inference, reason, self.now())
+    def cancel(self, held: HeldInference, reason: str) -> None:
+        """Note that a cancel is requested; what nobody runs ends at once."""
+        requested = lifecycle.request_cancel(held.inference, reason, self.now())
         inference_bytes(requested)
         held.inference = requested
+        if not requested.state.is_terminal and (requested.state is not InferenceState.RUNNING):
+            self.end(held, Ending(Cancelled()))
 
     def end(self, held: HeldInference, ending: Ending) -> None:
         """End an inference and close its turn; its input goes with it if it has none."""
         now = self.now()
         blocks = [*held.blocks, *encoded_blocks(ending.blocks, self.mint)]
         block_count = held.turn.turn.inherited_block_count + len(blocks) if held.turn else 0
-        ended = end(
+        ended = lifecycle.end(
             held.inference,
             ending.outcome,
             ending.usage,
@@ -310,6 +346,7 @@ class State:
         self.move(held, ended, ending.events)
         held.position += len(ending.events)
         held.blocks = blocks
+        held.effects.clear()
         if held.turn:
             held.turn.turn = replace(held.turn.turn, state=TurnState.CLOSED, close_time=now)
         session = held.session

@@ -1,16 +1,44 @@
 """Pages of listings, of blocks and of the log, bounded in items and in bytes. Both stores read through these."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from turnwire_server.domain.event import Chunk
-from turnwire_server.stores.base import Page
+from turnwire_server.domain.turn import Turn
 
 T = TypeVar("T")
 
 # The bytes that a page of a listing or of blocks has at most, unless its first item alone has more (contract: GetTurn).
 PAGE_BYTES_MAX = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A part of a listing, and the cursor to the next part; None when there is none."""
+
+    items: tuple[T, ...]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """A part of a session's log. It covers the sequences in (after, through]; a filter may have left some out."""
+
+    log: str
+    earliest_sequence: int
+    head_sequence: int
+    chunks: tuple[Chunk, ...]
+    through_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPage:
+    """A turn with a part of its blocks, and the position of the block that comes next; None when there is none."""
+
+    turn: Turn
+    next: int | None
 
 
 def take_page(sized: Iterable[tuple[T, int]], limit_bytes: int = PAGE_BYTES_MAX) -> tuple[list[T], bool]:

@@ -19,33 +19,19 @@ from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.domain.turn import Turn, TurnView
 from turnwire_server.stores import sqlite_inferences as inferences
+from turnwire_server.stores import sqlite_leases as leases
 from turnwire_server.stores import sqlite_log as log
 from turnwire_server.stores import sqlite_sessions as sessions
 from turnwire_server.stores import sqlite_turns as turns
-from turnwire_server.stores.base import (
-    Claim,
-    Decide,
-    Ending,
-    Idempotency,
-    Lease,
-    LogPage,
-    OnCommit,
-    Page,
-    Running,
-    StartCommand,
-    Started,
-    TurnPage,
-)
-from turnwire_server.stores.sqlite_file import (
-    FileLock,
-    StoreOpenError,
-    Synchronous,
-    connect,
-    create,
-    migrate,
-    read_scripts,
-)
-from turnwire_server.stores.sqlite_writer import GroupCommitWriter
+from turnwire_server.stores.base import Amend, Base, OnCommit
+from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
+from turnwire_server.stores.page import LogPage, Page, TurnPage
+from turnwire_server.stores.sqlite_deletion import delete_session, purge
+from turnwire_server.stores.sqlite_fault import explain, read_anew, unavailable
+from turnwire_server.stores.sqlite_file import FileLock, OpenFiles, StoreOpenError, Synchronous, connect, create
+from turnwire_server.stores.sqlite_migration import migrate, read_scripts
+from turnwire_server.stores.sqlite_writer import CLOSED, GroupCommitWriter, Operation, Transaction
+from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
 
 T = TypeVar("T")
 
@@ -62,6 +48,9 @@ class SqliteSessionStore:
         self._connections = connections
         self._writer = writer
         self._is_closed = False
+        self._owners: list[
+            str
+        ] = []  # those that this process registered: one, and one more after each time it was dead
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="turnwire-sqlite-reader")
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()  # as many as there are threads
         for connection in connections[1:]:
@@ -76,25 +65,36 @@ class SqliteSessionStore:
         mint: Mint,
         *,
         synchronous: Synchronous = "full",
+        connection_class: type[sqlite3.Connection] = sqlite3.Connection,
+        is_restored: bool = False,
     ) -> "SqliteSessionStore":
-        """Open a store, making the file if there is none, and hold it until `close`.
+        """Open a store, making the file if there is none, and hold it until `close`; links to the file are followed.
 
-        Errors: OSError; StoreOpenError, when another process holds the file, when it is not ours, or when a newer
-        turnwire wrote it.
+        `is_restored`: the file is a copy of an earlier state, so its logs are not those that clients know.
+
+        Errors: OSError; StoreOpenError, when another process holds the file, when it is not ours, when a newer
+        turnwire wrote it, or when it cannot be migrated; StoreUnavailableError.
         """
-        path = Path(path)
-        lock, connections = await asyncio.to_thread(_open_files, path, synchronous)
-        return cls(lock, connections, GroupCommitWriter(connections[0], on_commit, now, mint))
+        lock, connections, files = await asyncio.to_thread(_open_files, Path(path), synchronous, connection_class)
+        store = cls(lock, connections, GroupCommitWriter(connections[0], files, on_commit, now, mint))
+        if is_restored:
+            try:
+                await store._write(sessions.renew_incarnation)
+            except StoreUnavailableError:
+                await store.close()
+                raise
+        return store
 
     async def create_session(
         self,
         principal: str,
         new: NewSession,
+        token: str,
         idempotency: Idempotency | None,
         check: Callable[[], object] | None = None,
     ) -> tuple[Session, bool]:
         """See SessionStore. `check` is called on the writer's thread."""
-        return await self._writer.run(lambda tx: sessions.create_session(tx, principal, new, idempotency, check))
+        return await self._write(lambda tx: sessions.create_session(tx, principal, new, token, idempotency, check))
 
     async def get_session(self, principal: str, session_id: str) -> Session:
         """See SessionStore."""
@@ -107,48 +107,80 @@ class SqliteSessionStore:
         return await self._read(lambda db: sessions.list_sessions(db, principal, labels, limit, before))
 
     async def update_session(
-        self, principal: str, session_id: str, change: SessionChange, revision: int | None
+        self, principal: str, session_id: str, change: SessionChange, revision: int | None, token: str
     ) -> Session:
         """See SessionStore."""
-        return await self._writer.run(lambda tx: sessions.update_session(tx, principal, session_id, change, revision))
+        return await self._write(lambda tx: sessions.update_session(tx, principal, session_id, change, revision, token))
 
-    async def delete_session(self, principal: str, session_id: str, revision: int | None, *, force: bool) -> None:
+    async def delete_session(
+        self, principal: str, session_id: str, revision: int | None, *, force: bool, log: str = ""
+    ) -> None:
         """See SessionStore."""
-        await self._writer.run(lambda tx: sessions.delete_session(tx, principal, session_id, revision, force=force))
+        await self._write(lambda tx: delete_session(tx, principal, session_id, revision, force=force, log=log))
 
     async def start(self, command: StartCommand, decide: Decide) -> Started:
         """See SessionStore. `decide` is called on the writer's thread."""
-        return await self._writer.run(lambda tx: inferences.start(tx, command, decide))
+        return await self._write(lambda tx: inferences.start(tx, command, decide))
 
-    async def claim(self, owner: str, limit: int) -> tuple[Claim, ...]:
+    async def get_first_in_line(self, principal: str, session_id: str) -> Inference:
         """See SessionStore."""
-        return await self._writer.run(lambda tx: inferences.claim(tx, owner, limit))
+        return await self._read(lambda db: inferences.get_first_in_line(db, principal, session_id))
+
+    async def request_cancel(self, principal: str, inference_id: str, reason: str) -> Inference:
+        """See SessionStore."""
+        return await self._write(lambda tx: inferences.request_cancel(tx, principal, inference_id, reason))
+
+    async def amend(self, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
+        """See SessionStore. `decide` is called on the writer's thread."""
+        return await self._write(lambda tx: inferences.amend(tx, principal, inference_id, token, decide))
+
+    async def register(self, owner: str) -> None:
+        """See SessionStore. Owners of other processes are dead: the lock says that there is no other process."""
+        self._owners.append(owner)
+        own = tuple(self._owners)
+        await self._write(lambda tx: leases.register(tx, owner, own))
+
+    async def heartbeat(self, owner: str) -> Heartbeat:
+        """See SessionStore."""
+        return await self._write(lambda tx: leases.heartbeat(tx, owner))
+
+    async def declare_dead(self, owner: str, beat: int) -> bool:
+        """See SessionStore."""
+        return await self._write(lambda tx: leases.declare_dead(tx, owner, beat))
+
+    async def revoke(self, owner: str, inference_ids: Collection[str]) -> None:
+        """See SessionStore."""
+        await self._write(lambda tx: leases.revoke(tx, owner, inference_ids))
+
+    async def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+        """See SessionStore."""
+        return await self._write(lambda tx: leases.claim(tx, owner, tokens))
 
     async def append(self, lease: Lease, position: int, events: Sequence[bytes]) -> None:
         """See SessionStore."""
-        await self._writer.run(lambda tx: inferences.append(tx, lease, position, events))
+        await self._write(lambda tx: leases.append(tx, lease, position, events))
+
+    async def record_effects(
+        self, lease: Lease, position: int, effects: Sequence[Effect], events: Sequence[bytes] = ()
+    ) -> None:
+        """See SessionStore."""
+        await self._write(lambda tx: leases.record_effects(tx, lease, position, effects, events))
+
+    async def commit_step(self, lease: Lease, position: int, step: Step) -> Inference:
+        """See SessionStore."""
+        return await self._write(lambda tx: leases.commit_step(tx, lease, position, step))
+
+    async def hand_back(self, lease: Lease, position: int, *, is_loss: bool) -> Inference:
+        """See SessionStore."""
+        return await self._write(lambda tx: leases.hand_back(tx, lease, position, is_loss=is_loss))
 
     async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
         """See SessionStore."""
-        return await self._writer.run(lambda tx: inferences.finish(tx, lease, position, ending))
+        return await self._write(lambda tx: leases.finish(tx, lease, position, ending))
 
-    async def request_cancel(self, principal: str, target: str, reason: str, *, is_session: bool) -> Inference:
+    async def sweep(self, now: datetime) -> bool:
         """See SessionStore."""
-        return await self._writer.run(
-            lambda tx: inferences.request_cancel(tx, principal, target, reason, is_session=is_session)
-        )
-
-    async def expire(self, now: datetime) -> tuple[Inference, ...]:
-        """See SessionStore."""
-        return await self._writer.run(lambda tx: inferences.expire(tx, now))
-
-    async def heartbeat(self, owner: str) -> tuple[Running, ...]:
-        """See SessionStore."""
-        return await self._read(lambda db: inferences.list_running(db, owner))
-
-    async def reap(self, owner: str, orphans: Collection[str] = ()) -> tuple[Claim, ...]:
-        """See SessionStore."""
-        return await self._writer.run(lambda tx: inferences.reap(tx, owner, orphans))
+        return await self._write(lambda tx: _sweep(tx, now))
 
     async def get_inference(self, principal: str, inference_id: str) -> Inference:
         """See SessionStore."""
@@ -165,6 +197,14 @@ class SqliteSessionStore:
     ) -> LogPage:
         """See SessionStore."""
         return await self._read(lambda db: log.read_log(db, principal, session_id, after, limit_bytes, inference_id))
+
+    async def read_base(self, principal: str, session_id: str) -> Base:
+        """See SessionStore."""
+        return await self._read(lambda db: log.read_base(db, principal, session_id))
+
+    async def compact(self, principal: str, session_id: str, base: Base) -> None:
+        """See SessionStore."""
+        await self._write(lambda tx: log.compact(tx, principal, session_id, base))
 
     async def get_turn(
         self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int
@@ -188,9 +228,12 @@ class SqliteSessionStore:
         await self._writer.close()
         await asyncio.to_thread(self._release)
 
+    async def _write(self, operation: Operation[T]) -> T:
+        return await self._writer.run(operation)
+
     async def _read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         if self._is_closed:
-            raise StoreUnavailableError
+            raise StoreUnavailableError(CLOSED, is_definite=True)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read_snapshot, operation)
 
     def _read_snapshot(self, operation: Callable[[sqlite3.Connection], T]) -> T:
@@ -200,9 +243,11 @@ class SqliteSessionStore:
             try:
                 return operation(connection)
             finally:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite may have ended it, after some errors
+                    connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise StoreUnavailableError from error
+            read_anew(connection, error)
+            raise unavailable(error, is_definite=True) from error
         finally:
             self._idle.put(connection)
 
@@ -213,20 +258,30 @@ class SqliteSessionStore:
         self._lock.release()
 
 
-def _open_files(path: Path, synchronous: Synchronous) -> tuple[FileLock, list[sqlite3.Connection]]:
+def _sweep(tx: Transaction, now: datetime) -> bool:
+    sessions.forget_keys(tx)
+    leases.expire(tx, now)
+    return purge(tx)
+
+
+def _open_files(
+    path: Path, synchronous: Synchronous, connection_class: type[sqlite3.Connection]
+) -> tuple[FileLock, list[sqlite3.Connection], OpenFiles]:
+    path = path.resolve()  # as SQLite does: its other files are beside the file itself
     lock = FileLock(path)
     connections: list[sqlite3.Connection] = []
     try:
         create(path)
-        connections.append(connect(path, synchronous))
+        connections.append(connect(path, synchronous, connection_class))
         migrate(connections[0], read_scripts())
-        connections.extend(connect(path, synchronous) for _ in range(_READERS))
+        connections.extend(connect(path, synchronous, connection_class) for _ in range(_READERS))
+        files = OpenFiles(path)
     except (OSError, sqlite3.Error) as error:
         for connection in connections:
             connection.close()
         lock.release()
         if isinstance(error, OSError):
             raise
-        msg = f"the store {path} cannot be opened: {error}"
+        msg = f"the store {path} cannot be opened: {explain(error)}"
         raise StoreOpenError(msg) from error
-    return lock, connections
+    return lock, connections, files

@@ -1,20 +1,16 @@
-"""The file of a SqliteSessionStore: held by one process, opened, and brought to the newest schema."""
+"""The file of a SqliteSessionStore: held by one process, opened, and watched for being in its place."""
 
 import fcntl
-import hashlib
 import os
 import sqlite3
-from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from turnwire_server.stores.sqlite_fault import FileMovedError
+
 Synchronous = Literal["full", "normal"]
 
-# Marks a file as ours in its header (PRAGMA application_id): "twir".
-_APPLICATION_ID = 0x74776972
-
-# How long a connection waits for another one of this process, in milliseconds; then the call fails.
+# How long a connection waits for another process that writes to the file, in milliseconds; then the call fails.
 _BUSY_TIMEOUT_MILLISECONDS = 5000
 
 # Prepared statements that one connection keeps; beyond that the ones unused for longest are prepared again.
@@ -46,12 +42,53 @@ class FileLock:
         os.close(self._descriptor)
 
 
+class OpenFiles:
+    """The files that connections have open, as they were then. Build it once they are.
+
+    SQLite would go on writing to a file that was deleted, and nobody would ever find it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Remember the file and its write-ahead log. Errors: OSError."""
+        self.path = path
+        self._opened = tuple((name, _identity(name)) for name in (str(path), str(_log_of(path))))
+
+    def check(self) -> None:
+        """Check that the files are in their place; it takes a few microseconds. Errors: FileMovedError, OSError."""
+        for name, opened in self._opened:
+            try:
+                found = _identity(name)
+            except (FileNotFoundError, NotADirectoryError):
+                found = None
+            if found != opened:
+                raise FileMovedError(f"{name} is {'gone' if found is None else 'another file'}")
+
+
+def _identity(name: str) -> tuple[int, int]:
+    # Never by opening it: closing a file drops all locks of this process on it, also those that SQLite holds.
+    found = os.stat(name)
+    return found.st_dev, found.st_ino
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
 def create(path: Path) -> None:
-    """Make the file if there is none, for the eyes of its owner only; SQLite makes its other files alike."""
+    """Make the file if there is none, for the eyes of its owner only; SQLite makes its other files alike.
+
+    Errors: StoreOpenError, when the file is gone whose write-ahead log is there: SQLite would delete that.
+    """
+    log = _log_of(path)
+    if not path.exists() and log.exists() and log.stat().st_size:
+        msg = f"{path} is gone, but its latest content is in {log.name}; put it back, or move that away to begin anew"
+        raise StoreOpenError(msg)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
-def connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
+def connect(
+    path: Path, synchronous: Synchronous, connection_class: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
     """Open a connection; it may move between threads, but only one may use it at a time."""
     connection = sqlite3.connect(
         path,
@@ -59,6 +96,7 @@ def connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
         cached_statements=_CACHED_STATEMENTS,
+        factory=connection_class,
     )
     connection.row_factory = sqlite3.Row
     try:
@@ -68,61 +106,3 @@ def connect(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def read_scripts() -> list[str]:
-    """Return the scripts of the schema; the n-th one leads from version n - 1 to version n."""
-    folder = files("turnwire_server.stores") / "sqlite_schema"
-    scripts = sorted((script for script in folder.iterdir() if script.name.endswith(".sql")), key=lambda s: s.name)
-    return [script.read_text() for script in scripts]
-
-
-def migrate(connection: sqlite3.Connection, scripts: Sequence[str]) -> None:
-    """Bring the file to the newest version of the schema, one transaction a version.
-
-    Errors: StoreOpenError, for a file that is not ours or that a newer turnwire wrote; sqlite3.Error.
-    """
-    version = _read_version(connection, newest=len(scripts))
-    _check_scripts(connection, scripts[:version])
-    for number, script in enumerate(scripts[version:], version + 1):
-        header = (
-            f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {number};"
-            " CREATE TABLE IF NOT EXISTS schema_script (version INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL) STRICT;"
-            f" INSERT INTO schema_script (version, fingerprint) VALUES ({number}, '{_fingerprint(script)}');"
-        )
-        try:
-            connection.executescript(f"BEGIN IMMEDIATE; {script}; {header} COMMIT;")
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-
-def _check_scripts(connection: sqlite3.Connection, applied: Sequence[str]) -> None:
-    """Refuse a file that was made by other scripts than ours of the same version: a development version wrote it."""
-    if not applied:
-        return
-    try:
-        rows = connection.execute("SELECT fingerprint FROM schema_script ORDER BY version").fetchall()
-    except sqlite3.OperationalError:  # older than this check
-        rows = []
-    if [row[0] for row in rows] != [_fingerprint(script) for script in applied]:
-        msg = "a development version of turnwire with another schema wrote the file; use that version, or another file"
-        raise StoreOpenError(msg)
-
-
-def _fingerprint(script: str) -> str:
-    return hashlib.sha256(script.encode()).hexdigest()
-
-
-def _read_version(connection: sqlite3.Connection, newest: int) -> int:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    is_empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if application != _APPLICATION_ID and not is_empty:
-        msg = "the file is not a turnwire store; name another file"
-        raise StoreOpenError(msg)
-    if version > newest:
-        msg = f"a newer turnwire wrote the file (schema {version}, this one knows {newest}); upgrade turnwire"
-        raise StoreOpenError(msg)
-    return int(version)

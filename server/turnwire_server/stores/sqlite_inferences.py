@@ -3,36 +3,27 @@
 In SQL, state 1 is QUEUED and 2 is RUNNING: partial indexes are only used for literals.
 """
 
-import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from turnwire_server.domain import lifecycle
-from turnwire_server.domain.errors import InferenceNotFoundError, NoActiveInferenceError, TurnNotFoundError
-from turnwire_server.domain.event import Cancelled
-from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.stores.base import (
-    Claim,
-    Decide,
-    Ending,
-    Fenced,
-    Lease,
-    Page,
-    Running,
-    SessionState,
-    StartCommand,
-    Started,
-    Unfinished,
+from turnwire_server.domain.errors import (
+    InferenceNotFoundError,
+    InferenceNotWaitingError,
+    NoActiveInferenceError,
+    TurnNotFoundError,
 )
-from turnwire_server.stores.intake import deadline_outcome, encode_map, inference_bytes, new_inference
+from turnwire_server.domain.event import Cancelled
+from turnwire_server.domain.inference import WAITING_STATES, Inference, InferenceState
+from turnwire_server.stores.base import Amend, Waiting
+from turnwire_server.stores.intake import encode_map, inference_bytes, new_inference
+from turnwire_server.stores.lease import Effect, Ending
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
-from turnwire_server.stores.page import take_listing
+from turnwire_server.stores.page import Page, take_listing
 from turnwire_server.stores.sqlite_rows import (
     SELECT_INFERENCE,
     InferenceRow,
-    decode_overrides,
     encode_overrides,
     inference_from_row,
     inference_to_columns,
@@ -43,48 +34,18 @@ from turnwire_server.stores.sqlite_sessions import (
     insert_session,
     load_session,
     pass_gate,
-    purge_idempotency,
     record_creation,
+    use_token,
 )
-from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, find_turn, open_turn
+from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, find_turn
 from turnwire_server.stores.sqlite_writer import Transaction
+from turnwire_server.stores.start import Decide, SessionState, StartCommand, Started, Unfinished
 from turnwire_server.wire.event import encode_event
-
-# Where an index is named, SQLite would rather go through all inferences there ever were, in the order of their keys.
-
-# First in their session's line: the active one, or the one of the lowest rank if none is active. Oldest first.
-_SELECT_CLAIMABLE = f"""
-    {SELECT_INFERENCE} WHERE i.key IN (
-        SELECT w.key FROM inference w INDEXED BY inference_waiting WHERE w.state = 1 AND (w.is_active = 1 OR (
-            NOT EXISTS (SELECT 1 FROM inference a WHERE a.session = w.session AND a.is_active = 1)
-            AND NOT EXISTS (SELECT 1 FROM inference f WHERE f.session = w.session AND f.state = 1 AND f.rank < w.rank)
-        )) ORDER BY w.key LIMIT ?
-    ) ORDER BY i.key"""
-
-_SELECT_EXPIRED = f"""
-    {SELECT_INFERENCE} WHERE i.key IN (
-        SELECT e.key FROM inference e INDEXED BY inference_deadline WHERE e.state = 1 AND e.deadline <= ?
-    ) ORDER BY i.key"""
-
-_SELECT_LOST = f"""
-    {SELECT_INFERENCE} WHERE i.key IN (
-        SELECT r.key FROM inference r INDEXED BY inference_owner
-        WHERE r.state = 2 AND (r.owner <> ? OR r.inference_id IN (SELECT value FROM json_each(?)))
-    ) ORDER BY i.key"""
 
 _SELECT_LINE = """
     SELECT i.inference_id, i.state, i.is_active, i.rank, t.parent
     FROM inference i LEFT JOIN turn t ON t.inference = i.key
     WHERE i.session = ? AND (i.is_active = 1 OR i.state = 1) ORDER BY i.is_active DESC, i.rank"""
-
-_ADVANCE_SESSION = """
-    UPDATE session SET head_sequence = head_sequence + ? WHERE principal = ? AND key = (
-        SELECT session FROM inference WHERE inference_id = ? AND state = 2 AND lease = ? AND position = ?
-    ) RETURNING key, principal, session_id, head_sequence"""
-
-_ADVANCE_INFERENCE = """
-    UPDATE inference SET position = position + ?, event_count = event_count + ?, last_sequence = ?
-    WHERE inference_id = ?"""
 
 
 def find_inference(connection: sqlite3.Connection, principal: str, inference_id: str) -> InferenceRow | None:
@@ -121,29 +82,25 @@ def list_inferences(
     return take_listing(((row.key, row.inference) for row in found), limit, inference_bytes)
 
 
-def list_running(connection: sqlite3.Connection, owner: str) -> tuple[Running, ...]:
-    """Return what runs under leases of `owner`."""
-    query = "SELECT inference_id, cancel_requested FROM inference WHERE state = 2 AND owner = ?"
-    return tuple(Running(inference_id, bool(flag)) for inference_id, flag in connection.execute(query, (owner,)))
-
-
 def start(tx: Transaction, command: StartCommand, decide: Decide) -> Started:
     """See SessionStore."""
     connection, principal, idempotency = tx.connection, command.principal, command.idempotency
+    if sent := find_inference(connection, principal, command.inference_id):
+        return Started(sent.inference, created=True)
     if idempotency and (made := pass_gate(tx, principal, idempotency)):
         return Started(load_inference(connection, principal, made.inference_id).inference, created=False)
     session = (
         load_session(connection, principal, command.target)
         if isinstance(command.target, str)
-        else insert_session(tx, principal, command.target)
+        else insert_session(tx, principal, command.target, tx.mint())
     )
     line = _read_line(connection, session.key)
     displaced = find_displaced(command.conflict_policy, line)
     parent = choose_parent(command, displaced)
     admission = decide(command, _read_state(connection, session, line, parent))
     if displaced:
-        _flag_cancel(tx, load_inference(connection, principal, displaced.unfinished.inference_id), "")
-    inference = new_inference(command, admission, session.session.session_id, tx.mint, tx.now())
+        cancel(tx, load_inference(connection, principal, displaced.unfinished.inference_id), "")
+    inference = new_inference(command, admission, session.session.session_id, tx.now())
     key = _insert(tx, session.key, inference, decide_rank(command.conflict_policy, line))
     add_blocks(tx, principal, key, 0, command.input)
     connection.execute(
@@ -163,67 +120,80 @@ def start(tx: Transaction, command: StartCommand, decide: Decide) -> Started:
         record_creation(tx, principal, idempotency, session, inference.inference_id)
     row = load_inference(connection, principal, inference.inference_id)
     queued = lifecycle.enqueue(inference, row.inference.queue_position or 1, inference.create_time)
-    return Started(_move(tx, row, queued), created=True)
+    return Started(move(tx, row, queued), created=True)
 
 
-def claim(tx: Transaction, owner: str, limit: int) -> tuple[Claim, ...]:
+def get_first_in_line(connection: sqlite3.Connection, principal: str, session_id: str) -> Inference:
     """See SessionStore."""
-    rows = tx.connection.execute(_SELECT_CLAIMABLE, (limit,)).fetchall()
-    return tuple(_begin(tx, inference_from_row(row), owner) for row in rows)
+    line = _read_line(connection, load_session(connection, principal, session_id).key)
+    if not line:
+        raise NoActiveInferenceError(session_id=session_id)
+    return load_inference(connection, principal, line[0].unfinished.inference_id).inference
 
 
-def append(tx: Transaction, lease: Lease, position: int, events: Sequence[bytes]) -> None:
-    """See SessionStore. The hot path: it writes two narrow rows."""
-    count = len(events)
-    rows = tx.connection.execute(
-        _ADVANCE_SESSION, (count, lease.principal, lease.inference_id, lease.token, position)
-    ).fetchall()
-    if not rows:
-        _check_resent(tx, lease, position + count)
-        return
-    session = rows[0]
-    tx.record(session["key"], session, lease.inference_id, events, None)
-    tx.connection.execute(_ADVANCE_INFERENCE, (count, count, session["head_sequence"], lease.inference_id))
-
-
-def finish(tx: Transaction, lease: Lease, position: int, ending: Ending) -> Inference:
+def request_cancel(tx: Transaction, principal: str, inference_id: str, reason: str) -> Inference:
     """See SessionStore."""
-    row = find_inference(tx.connection, lease.principal, lease.inference_id)
-    if row is None or row.lease != lease.token:
-        raise Fenced
-    if row.inference.state.is_terminal and row.position == position + len(ending.events):
-        return row.inference  # it was sent before
-    if row.inference.state is not InferenceState.RUNNING or row.position != position:
-        raise Fenced
-    return _end(tx, row, ending)
+    return cancel(tx, load_inference(tx.connection, principal, inference_id), reason)
 
 
-def request_cancel(tx: Transaction, principal: str, target: str, reason: str, *, is_session: bool) -> Inference:
+def amend(tx: Transaction, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
     """See SessionStore."""
-    if is_session:
-        line = _read_line(tx.connection, load_session(tx.connection, principal, target).key)
-        if not line:
-            raise NoActiveInferenceError(session_id=target)
-        target = line[0].unfinished.inference_id
-    row = load_inference(tx.connection, principal, target)
-    requested = _flag_cancel(tx, row, reason)
-    if requested.state is InferenceState.QUEUED and not requested.is_active:
-        return _end(tx, replace(row, inference=requested), Ending(Cancelled(requested.cancel_reason)))
-    return requested
+    row = load_inference(tx.connection, principal, inference_id)
+    if not use_token(tx, token):
+        return row.inference
+    if row.inference.state not in WAITING_STATES:
+        raise InferenceNotWaitingError(inference_id=inference_id, state=row.inference.state.name)
+    checkpoint, effects = read_checkpoint(tx.connection, row.key), read_effects(tx.connection, row.key)
+    amendment = decide(Waiting(row.inference, checkpoint, effects))
+    write_checkpoint(tx, row.key, amendment.checkpoint)
+    for effect in amendment.effects:
+        write_effect(tx, row.key, effect)
+    if not amendment.is_released:
+        return write(tx, row, row.inference, (), None, amendment.events)
+    released = lifecycle.release(row.inference, tx.now())
+    bodies = (*amendment.events, *map(encode_event, released.events))
+    return write(tx, row, released.inference, (), released.inference.state, bodies)
 
 
-def expire(tx: Transaction, now: datetime) -> tuple[Inference, ...]:
-    """See SessionStore."""
-    purge_idempotency(tx)
-    rows = tx.connection.execute(_SELECT_EXPIRED, (to_micros(now),)).fetchall()
-    expired = [inference_from_row(row) for row in rows]
-    return tuple(_end(tx, row, Ending(deadline_outcome(row.inference))) for row in expired)
+def list_unfinished(connection: sqlite3.Connection, session: int) -> list[InferenceRow]:
+    """Return the inferences of a session that have not ended, the active one first, then the others by rank."""
+    where = " WHERE i.session = ? AND (i.is_active = 1 OR i.state = 1) ORDER BY i.is_active DESC, i.rank"
+    return [inference_from_row(row) for row in connection.execute(SELECT_INFERENCE + where, (session,)).fetchall()]
 
 
-def reap(tx: Transaction, owner: str, orphans: Collection[str]) -> tuple[Claim, ...]:
-    """See SessionStore."""
-    rows = tx.connection.execute(_SELECT_LOST, (owner, json.dumps(list(orphans)))).fetchall()
-    return tuple(_lease(tx, inference_from_row(row), owner) for row in rows)
+def read_checkpoint(connection: sqlite3.Connection, inference: int) -> bytes:
+    """Return what was committed with the last step of an inference."""
+    row = connection.execute("SELECT content FROM checkpoint WHERE inference = ?", (inference,)).fetchone()
+    return bytes(row["content"]) if row else b""
+
+
+def write_checkpoint(tx: Transaction, inference: int, content: bytes) -> None:
+    """Replace what was committed with the last step of an inference."""
+    tx.connection.execute(
+        "INSERT INTO checkpoint (inference, content) VALUES (?, ?)"
+        " ON CONFLICT (inference) DO UPDATE SET content = excluded.content",
+        (inference, content),
+    )
+
+
+def read_effects(connection: sqlite3.Connection, inference: int) -> tuple[Effect, ...]:
+    """Return the tool calls of an inference since its last step."""
+    query = "SELECT call, outcome FROM effect WHERE inference = ? ORDER BY key"
+    return tuple(Effect(*row) for row in connection.execute(query, (inference,)))
+
+
+def write_effect(tx: Transaction, inference: int, effect: Effect) -> None:
+    """Record a tool call, or what came of it."""
+    tx.connection.execute(
+        "INSERT INTO effect (inference, call, outcome) VALUES (?, ?, ?) ON CONFLICT (inference, call)"
+        " DO UPDATE SET outcome = excluded.outcome",
+        (inference, effect.call, effect.outcome),
+    )
+
+
+def settle_effects(tx: Transaction, inference: int) -> None:
+    """Forget the tool calls of a step: what came of them is in the turn."""
+    tx.connection.execute("DELETE FROM effect WHERE inference = ?", (inference,))
 
 
 def _read_line(connection: sqlite3.Connection, session: int) -> list[InLine]:
@@ -257,53 +227,27 @@ def _insert(tx: Transaction, session: int, inference: Inference, rank: int) -> i
     return cursor.lastrowid or 0
 
 
-def _begin(tx: Transaction, row: InferenceRow, owner: str) -> Claim:
-    now, command = tx.now(), _read_command(tx.connection, row)
-    turn = open_turn(tx, row, command, now) if row.inference.turn_index is None else None
-    begun = _move(tx, row, lifecycle.begin(row.inference, command["engine"], turn, now))
-    return _lease(tx, replace(row, inference=begun), owner)
-
-
-def _lease(tx: Transaction, row: InferenceRow, owner: str) -> Claim:
-    token = tx.mint()
-    tx.connection.execute("UPDATE inference SET owner = ?, lease = ? WHERE key = ?", (owner, token, row.key))
-    return _read_claim(tx.connection, replace(row, lease=token))
-
-
-def _read_claim(connection: sqlite3.Connection, row: InferenceRow) -> Claim:
-    command = _read_command(connection, row)
-    return Claim(
-        lease=Lease(row.principal, row.inference.inference_id, row.lease or ""),
-        inference=row.inference,
-        engine=command["engine"],
-        overrides=decode_overrides(command["overrides"]),
-        position=row.position,
-    )
-
-
-def _read_command(connection: sqlite3.Connection, row: InferenceRow) -> sqlite3.Row:
+def read_command(connection: sqlite3.Connection, row: InferenceRow) -> sqlite3.Row:
+    """Return what an unfinished inference was asked for."""
     command: sqlite3.Row = connection.execute("SELECT * FROM command WHERE inference = ?", (row.key,)).fetchone()
     return command
 
 
-def _check_resent(tx: Transaction, lease: Lease, position: int) -> None:
-    row = find_inference(tx.connection, lease.principal, lease.inference_id)
-    is_mine = row is not None and row.lease == lease.token and row.inference.state is InferenceState.RUNNING
-    if row is None or not is_mine or row.position != position:
-        raise Fenced
-
-
-def _flag_cancel(tx: Transaction, row: InferenceRow, reason: str) -> Inference:
+def cancel(tx: Transaction, row: InferenceRow, reason: str) -> Inference:
+    """Note that a cancel is requested; what is not RUNNING ends at once."""
     requested = lifecycle.request_cancel(row.inference, reason, tx.now())
     if requested is not row.inference:
         *_, cancel_requested, record = inference_to_columns(requested)
         tx.connection.execute(
             "UPDATE inference SET cancel_requested = ?, record = ? WHERE key = ?", (cancel_requested, record, row.key)
         )
-    return requested
+    if requested.state.is_terminal or requested.state is InferenceState.RUNNING:
+        return requested
+    return end(tx, replace(row, inference=requested), Ending(Cancelled()))
 
 
-def _end(tx: Transaction, row: InferenceRow, ending: Ending) -> Inference:
+def end(tx: Transaction, row: InferenceRow, ending: Ending) -> Inference:
+    """End an inference and close its turn; its input goes with it if it has none."""
     now = tx.now()
     own_count = add_blocks(tx, row.principal, row.key, row.block_count, ending.blocks)
     ended = lifecycle.end(
@@ -315,28 +259,47 @@ def _end(tx: Transaction, row: InferenceRow, ending: Ending) -> Inference:
         block_count=close_turn(tx, row, own_count, now),
         model=ending.model,
     )
-    tx.connection.execute("DELETE FROM command WHERE inference = ?", (row.key,))
+    for table in ("command", "checkpoint", "effect"):
+        tx.connection.execute(f"DELETE FROM {table} WHERE inference = ?", (row.key,))
     tx.connection.execute("UPDATE session SET expire_time = ? + ttl WHERE key = ?", (to_micros(now), row.session))
-    return _move(tx, row, ended, ending.events)
+    return move(tx, row, ended, ending.events)
 
 
-def _move(tx: Transaction, row: InferenceRow, move: lifecycle.Transition, before: Sequence[bytes] = ()) -> Inference:
+def move(tx: Transaction, row: InferenceRow, move: lifecycle.Transition, before: Sequence[bytes] = ()) -> Inference:
     """Write an inference after a transition, and append its events after those that were still to be appended."""
-    bodies = [*before, *map(encode_event, move.events)]
-    appended = tx.append(row.session, move.inference.inference_id, bodies, move.inference.state)
-    inference = replace(
-        move.inference,
-        first_sequence=row.inference.first_sequence or appended.first_sequence,
-        last_sequence=appended.first_sequence + len(bodies) - 1,
-    )
+    return write(tx, row, move.inference, before, move.inference.state, tuple(map(encode_event, move.events)))
+
+
+def write(
+    tx: Transaction,
+    row: InferenceRow,
+    inference: Inference,
+    leased: Sequence[bytes],
+    state: InferenceState | None,
+    own: Sequence[bytes] = (),
+) -> Inference:
+    """Write an inference, append the events that count in its position and those that do not; all of them hold.
+
+    `state` is where the events moved it to, None if they did not.
+    """
+    bodies = [*leased, *own]
+    if bodies:
+        appended = tx.append(row.session, inference.inference_id, bodies, state)
+        inference = replace(
+            inference,
+            first_sequence=row.inference.first_sequence or appended.first_sequence,
+            last_sequence=appended.first_sequence + len(bodies) - 1,
+        )
     tx.connection.execute(
         "UPDATE inference SET state = ?, is_active = ?, deadline = ?, cancel_requested = ?, record = ?,"
-        " position = position + ?, event_count = event_count + ?, first_sequence = ?, last_sequence = ? WHERE key = ?",
+        " position = position + ?, event_count = event_count + ?, first_sequence = ?, last_sequence = ?,"
+        " holds_through = ? WHERE key = ?",
         (
             *inference_to_columns(inference),
-            len(before),
+            len(leased),
             len(bodies),
             inference.first_sequence,
+            inference.last_sequence,
             inference.last_sequence,
             row.key,
         ),

@@ -1,4 +1,4 @@
-"""Reading the event log of a SqliteSessionStore."""
+"""Reading the event log of a SqliteSessionStore, and cutting off its beginning."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from turnwire_server.domain.errors import SessionNotFoundError
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.stores.base import LogPage
-from turnwire_server.stores.page import take_chunks
+from turnwire_server.stores.base import Base
+from turnwire_server.stores.intake import check_cut
+from turnwire_server.stores.page import LogPage, take_chunks
+from turnwire_server.stores.sqlite_inferences import list_unfinished
+from turnwire_server.stores.sqlite_sessions import load_session
+from turnwire_server.stores.sqlite_writer import Transaction
 
 _SELECT_LOG = """
     SELECT key, head_sequence, log || '.' || (SELECT value FROM meta WHERE name = 'incarnation') AS log_token,
-        coalesce((SELECT first_sequence FROM chunk WHERE session = s.key ORDER BY last_sequence LIMIT 1), 1) AS earliest
+        coalesce((SELECT through_sequence FROM base WHERE session = s.key), 0) + 1 AS earliest
     FROM session s WHERE principal = ? AND session_id = ?"""
 
 _SELECT_CHUNKS = """
@@ -30,6 +34,39 @@ def read_log(
     chunks = _read_chunks(connection, log["key"], after, head, inference_id)
     taken, through = take_chunks(chunks, after, head, limit_bytes)
     return LogPage(log["log_token"], log["earliest"], head, taken, through)
+
+
+def read_base(connection: sqlite3.Connection, principal: str, session_id: str) -> Base:
+    """See SessionStore."""
+    key = load_session(connection, principal, session_id).key
+    row = connection.execute("SELECT through_sequence, fold FROM base WHERE session = ?", (key,)).fetchone()
+    return Base(*row) if row else Base()
+
+
+def compact(tx: Transaction, principal: str, session_id: str, base: Base) -> None:
+    """See SessionStore."""
+    connection, through = tx.connection, base.through_sequence
+    if through <= read_base(connection, principal, session_id).through_sequence:
+        return
+    row = load_session(connection, principal, session_id)
+    head = row.session.head_sequence
+    unfinished = [each.inference.first_sequence for each in list_unfinished(connection, row.key)]
+    check_cut(through, head, unfinished)
+    # A chunk that begins before the cut and ends behind it keeps its end.
+    for chunk in _read_chunks(connection, row.key, through, head, ""):
+        if rest := chunk.cut(through, head):
+            connection.execute(
+                "UPDATE chunk SET first_sequence = ?, frames = ? WHERE session = ? AND last_sequence = ?",
+                (rest.first_sequence, rest.data, row.key, rest.last_sequence),
+            )
+        break
+    connection.execute("DELETE FROM chunk WHERE session = ? AND last_sequence <= ?", (row.key, through))
+    connection.execute(
+        "INSERT INTO base (session, through_sequence, fold) VALUES (?, ?, ?) ON CONFLICT (session)"
+        " DO UPDATE SET through_sequence = excluded.through_sequence, fold = excluded.fold",
+        (row.key, through, base.fold),
+    )
+    tx.cut(row.key, principal, session_id, through)
 
 
 def _read_chunks(

@@ -33,14 +33,20 @@ SELECT_INFERENCE = """
 
 @dataclass(frozen=True, slots=True)
 class InferenceRow:
-    """An inference as it is stored. `block_count` counts the blocks that it adds to its turn."""
+    """An inference as it is stored. `block_count` counts the blocks that it adds to its turn.
+
+    `lease` is the token of its last lease, None if it was revoked or there was none.
+    """
 
     key: int
     session: int
     principal: str
-    owner: str | None
     lease: str | None
     position: int
+    step: int
+    holds_through: int
+    was_lost: bool
+    is_handed_back: bool
     event_count: int
     block_count: int
     inference: Inference
@@ -99,9 +105,12 @@ def inference_from_row(row: sqlite3.Row) -> InferenceRow:
         key=row["key"],
         session=row["session"],
         principal=row["principal"],
-        owner=row["owner"],
         lease=row["lease"],
         position=row["position"],
+        step=row["step"],
+        holds_through=row["holds_through"],
+        was_lost=bool(row["was_lost"]),
+        is_handed_back=bool(row["is_handed_back"]),
         event_count=row["event_count"],
         block_count=row["block_count"],
         inference=inference,

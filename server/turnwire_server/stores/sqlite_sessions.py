@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     SessionAlreadyExistsError,
-    SessionBusyError,
     SessionNotFoundError,
 )
 from turnwire_server.domain.session import NewSession, Session, SessionChange
-from turnwire_server.stores.base import Idempotency, Page
+from turnwire_server.stores.base import TOKEN_AGE_MIN
 from turnwire_server.stores.intake import (
     IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
     changed_session,
@@ -20,7 +19,7 @@ from turnwire_server.stores.intake import (
     new_session,
     session_bytes,
 )
-from turnwire_server.stores.page import take_listing
+from turnwire_server.stores.page import Page, take_listing
 from turnwire_server.stores.sqlite_rows import (
     SELECT_SESSION,
     optional_micros,
@@ -28,14 +27,16 @@ from turnwire_server.stores.sqlite_rows import (
     to_micros,
 )
 from turnwire_server.stores.sqlite_writer import Transaction
+from turnwire_server.stores.start import Idempotency
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A session as it is stored."""
+    """A session as it is stored. `token` is what its log was created with."""
 
     key: int
     principal: str
+    token: str
     session: Session
 
 
@@ -51,7 +52,9 @@ def find_session(connection: sqlite3.Connection, principal: str, session_id: str
     """Return a session, None if there is none."""
     where = " WHERE s.principal = ? AND s.session_id = ?"
     row = connection.execute(SELECT_SESSION + where, (principal, session_id)).fetchone()
-    return None if row is None else SessionRow(row["key"], principal, session_from_row(row))
+    if row is None:
+        return None
+    return SessionRow(row["key"], principal, row["log"], session_from_row(row))
 
 
 def load_session(connection: sqlite3.Connection, principal: str, session_id: str) -> SessionRow:
@@ -81,23 +84,26 @@ def create_session(
     tx: Transaction,
     principal: str,
     new: NewSession,
+    token: str,
     idempotency: Idempotency | None,
     check: Callable[[], object] | None,
 ) -> tuple[Session, bool]:
     """See SessionStore."""
+    if (sent := find_session(tx.connection, principal, new.session_id)) and sent.token == token:
+        return sent.session, True
     if idempotency and (made := pass_gate(tx, principal, idempotency)):
         return load_session(tx.connection, principal, made.session_id).session, False
     if check:
         check()
-    created = insert_session(tx, principal, new)
+    created = insert_session(tx, principal, new, token)
     if idempotency:
         record_creation(tx, principal, idempotency, created, "")
     return created.session, True
 
 
-def insert_session(tx: Transaction, principal: str, new: NewSession) -> SessionRow:
+def insert_session(tx: Transaction, principal: str, new: NewSession, token: str) -> SessionRow:
     """Create a session. Errors: SessionAlreadyExistsError."""
-    session = new_session(new, tx.mint(), tx.mint, tx.now())
+    session = new_session(new, token, tx.mint, tx.now())
     cursor = tx.connection.execute(
         "INSERT INTO session (principal, session_id, log, create_time, update_time, expire_time, ttl)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (principal, session_id) DO NOTHING",
@@ -118,10 +124,12 @@ def insert_session(tx: Transaction, principal: str, new: NewSession) -> SessionR
 
 
 def update_session(
-    tx: Transaction, principal: str, session_id: str, change: SessionChange, revision: int | None
+    tx: Transaction, principal: str, session_id: str, change: SessionChange, revision: int | None, token: str
 ) -> Session:
     """See SessionStore."""
     row = load_session(tx.connection, principal, session_id)
+    if not use_token(tx, token):
+        return row.session
     check_revision(row.session, revision)
     changed = changed_session(row.session, change, tx.now())
     tx.connection.execute(
@@ -130,26 +138,6 @@ def update_session(
     )
     _write_description(tx, row.key, changed)
     return changed
-
-
-def delete_session(tx: Transaction, principal: str, session_id: str, revision: int | None, *, force: bool) -> None:
-    """See SessionStore."""
-    row = load_session(tx.connection, principal, session_id)
-    check_revision(row.session, revision)
-    first = tx.connection.execute(
-        "SELECT inference_id FROM inference WHERE session = ? AND (is_active = 1 OR state = 1)"
-        " ORDER BY is_active DESC, rank LIMIT 1",
-        (row.key,),
-    ).fetchone()
-    if first is not None and not force:
-        raise SessionBusyError(session_id=session_id, inference_id=first["inference_id"])
-    # Before the session, which the schema does not let go while a key refers to it.
-    tx.connection.execute(
-        "UPDATE idempotency SET session = NULL, session_delete_time = ? WHERE session = ?",
-        (to_micros(tx.now()), row.key),
-    )
-    tx.connection.execute("DELETE FROM session WHERE key = ?", (row.key,))
-    tx.forget(row.key, principal, session_id)
 
 
 def pass_gate(tx: Transaction, principal: str, idempotency: Idempotency) -> Created | None:
@@ -187,10 +175,22 @@ def record_creation(
     )
 
 
-def purge_idempotency(tx: Transaction) -> None:
-    """Forget the keys whose session has been gone for long enough."""
+def use_token(tx: Transaction, token: str) -> bool:
+    """Remember the token of a call; return False if the call has happened already."""
+    insert = "INSERT INTO token (token, create_time) VALUES (?, ?) ON CONFLICT (token) DO NOTHING"
+    return tx.connection.execute(insert, (token, to_micros(tx.now()))).rowcount == 1
+
+
+def renew_incarnation(tx: Transaction) -> None:
+    """Give every log another identity."""
+    tx.connection.execute("UPDATE meta SET value = ? WHERE name = 'incarnation'", (tx.mint(),))
+
+
+def forget_keys(tx: Transaction) -> None:
+    """Forget the keys whose session has been gone for long enough, and old tokens."""
     oldest = to_micros(tx.now() - IDEMPOTENCY_KEY_ORPHAN_AGE_MIN)
     tx.connection.execute("DELETE FROM idempotency WHERE session_delete_time < ?", (oldest,))
+    tx.connection.execute("DELETE FROM token WHERE create_time < ?", (to_micros(tx.now() - TOKEN_AGE_MIN),))
 
 
 def _write_description(tx: Transaction, key: int, session: Session) -> None:

@@ -8,10 +8,9 @@ from itertools import islice
 
 from turnwire_server.domain.errors import TurnNotFoundError
 from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
-from turnwire_server.stores.base import Page, TurnPage
 from turnwire_server.stores.intake import block_content, complete_blocks, decode_map, encode_map, turn_metadata
 from turnwire_server.stores.line import Parent
-from turnwire_server.stores.page import take_page
+from turnwire_server.stores.page import Page, TurnPage, take_page
 from turnwire_server.stores.sqlite_rows import (
     InferenceRow,
     from_micros,

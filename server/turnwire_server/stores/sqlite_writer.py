@@ -2,6 +2,9 @@
 
 Each operation has a savepoint of its own, so one that is refused does not hurt its neighbours. After the commit, and
 only then, what it appended is published on the event loop, and the callers get their results.
+
+An error before the COMMIT is definite: nothing happened. An error of the COMMIT itself is looked into; what cannot be
+found out is told as it is. After an error the next transaction tries again, so the writer recovers with its file.
 """
 
 import asyncio
@@ -19,11 +22,17 @@ from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import Commit, OnCommit
 from turnwire_server.stores.sequence import Appended, join_chunks, stamp
+from turnwire_server.stores.sqlite_fault import FileMovedError, explain, leaves_nothing, read_anew, unavailable
+from turnwire_server.stores.sqlite_file import OpenFiles
+from turnwire_server.telemetry.logs import logger
 
 T = TypeVar("T")
 
 # Operations that are queued or under way. At the bound, further callers wait on the event loop for their turn.
 OPERATIONS_MAX = 1024
+
+# Why a store that was closed does not answer.
+CLOSED = "it is closed"
 
 # The most operations of one transaction; the others go into the next one.
 _BATCH_MAX = 256
@@ -31,11 +40,11 @@ _BATCH_MAX = 256
 _INSERT_CHUNK = """
     INSERT INTO chunk (session, first_sequence, last_sequence, inference_id, state, frames) VALUES (?, ?, ?, ?, ?, ?)"""
 
-_FIND_SESSION = "SELECT 1 FROM session WHERE principal = ? AND session_id = ?"
-
 _FIND_CHUNK = """
     SELECT 1 FROM session s JOIN chunk c ON c.session = s.key
     WHERE s.principal = ? AND s.session_id = ? AND c.last_sequence = ?"""
+
+log = logger()
 
 
 @dataclass(slots=True)
@@ -45,6 +54,7 @@ class _SessionLog:
     principal: str
     session_id: str
     appended: list[Appended] = field(default_factory=list[Appended])
+    cut: int = 0  # what was appended up to here was compacted at once
     is_deleted: bool = False
 
 
@@ -53,7 +63,9 @@ class _Entry:
     session: int
     principal: str
     session_id: str
-    appended: Appended | None  # None: the session was deleted
+    appended: Appended | None = None
+    cut: int = 0
+    is_deleted: bool = False
 
 
 class Transaction:
@@ -85,8 +97,12 @@ class Transaction:
         return appended
 
     def forget(self, session: int, principal: str, session_id: str) -> None:
-        """Say that a session and its log were deleted."""
-        self._entries.append(_Entry(session, principal, session_id, None))
+        """Say that a session and its log were deleted, after what was appended to it before."""
+        self._entries.append(_Entry(session, principal, session_id, is_deleted=True))
+
+    def cut(self, session: int, principal: str, session_id: str, through: int) -> None:
+        """Say that the beginning of a log was compacted; this transaction may have appended it."""
+        self._entries.append(_Entry(session, principal, session_id, cut=through))
 
     def mark(self) -> int:
         """Return where `undo` may go back to."""
@@ -101,19 +117,23 @@ class Transaction:
         logs: dict[int, _SessionLog] = {}
         for entry in self._entries:
             log = logs.setdefault(entry.session, _SessionLog(entry.principal, entry.session_id))
-            if entry.appended is None:
-                log.is_deleted = True
-            else:
+            log.is_deleted = log.is_deleted or entry.is_deleted
+            log.cut = max(log.cut, entry.cut)
+            if entry.appended:
                 log.appended.append(entry.appended)
-        return [self._store_chunks(session, log) for session, log in logs.items()]
+        return [self._store_chunks(session, log) for session, log in logs.items() if log.appended or log.is_deleted]
 
     def _store_chunks(self, session: int, log: _SessionLog) -> Commit:
-        if log.is_deleted:
-            return Commit(log.principal, log.session_id, is_deleted=True)
         chunks = tuple(join_chunks(log.appended))
+        if log.is_deleted:  # there is nothing left that they could belong to, but those who watch are told
+            return Commit(log.principal, log.session_id, chunks, is_deleted=True)
         self.connection.executemany(
             _INSERT_CHUNK,
-            [(session, c.first_sequence, c.last_sequence, c.inference_id, c.state, c.data) for c in chunks],
+            [
+                (session, kept.first_sequence, kept.last_sequence, kept.inference_id, kept.state, kept.data)
+                for chunk in chunks
+                if (kept := chunk.cut(log.cut, chunk.last_sequence))
+            ],
         )
         return Commit(log.principal, log.session_id, chunks)
 
@@ -138,9 +158,15 @@ class GroupCommitWriter:
     """The one writer of a file. Build it on the event loop that its callers run on."""
 
     def __init__(
-        self, connection: sqlite3.Connection, on_commit: OnCommit, now: Callable[[], datetime], mint: Mint
+        self,
+        connection: sqlite3.Connection,
+        files: OpenFiles,
+        on_commit: OnCommit,
+        now: Callable[[], datetime],
+        mint: Mint,
     ) -> None:
         self._connection = connection
+        self._files = files
         self._on_commit = on_commit
         self._now = now
         self._mint = mint
@@ -148,6 +174,7 @@ class GroupCommitWriter:
         self._room = asyncio.Semaphore(OPERATIONS_MAX)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # bounded by _room; None ends the thread
         self._is_closed = False
+        self._fault = ""  # why the last transaction failed
         self._stopped = self._loop.create_future()
         threading.Thread(target=self._work, name="turnwire-sqlite-writer", daemon=True).start()
 
@@ -156,13 +183,13 @@ class GroupCommitWriter:
 
         A caller that is cancelled after its operation was queued misses the result; the operation happens nevertheless.
 
-        Errors: what the operation raised; StoreUnavailableError, when nothing of the transaction happened, or when it
-        is not known whether it did.
+        Errors: what the operation raised; StoreUnavailableError, which is definite unless it is not known whether the
+        transaction happened.
         """
         await self._room.acquire()
         if self._is_closed:
             self._room.release()
-            raise StoreUnavailableError
+            raise StoreUnavailableError(CLOSED, is_definite=True)
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put(_Job(operation, future))
         return await future
@@ -197,17 +224,52 @@ class GroupCommitWriter:
 
     def _commit(self, jobs: Sequence[_Job]) -> tuple[list[_Outcome], list[Commit]]:
         transaction = Transaction(self._connection, self._now, self._mint)
-        commits: list[Commit] = []
+        changes = self._connection.total_changes
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._begin()
             outcomes = [self._run_one(job, transaction) for job in jobs]
             commits = transaction.store_log()
-            self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - handed to the callers; the thread has to live on
             self._roll_back()
-            landed = commits if self._has_landed(commits) else []
-            return [_Outcome(job.future, error=_unavailable(error)) for job in jobs], landed
+            return self._fail(jobs, error, is_definite=True), []
+        try:
+            self._connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - as above
+            landed = self._has_landed(commits, error)
+            if not landed:
+                return self._fail(jobs, error, is_definite=landed is False), []
+            log.warning("a commit failed and landed all the same", error=str(error))
+        if self._connection.total_changes != changes:  # else nothing was written, and nothing could fail
+            self._report(None)
         return outcomes, commits
+
+    def _begin(self) -> None:
+        try:
+            self._files.check()
+        except FileMovedError:
+            # If only the log is gone: what it has can still be saved to the file, in case that the server is killed.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint")
+            raise
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")  # which failed before
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def _fail(self, jobs: Sequence[_Job], error: Exception, *, is_definite: bool) -> list[_Outcome]:
+        read_anew(self._connection, error)
+        self._report(error)
+        return [_Outcome(job.future, error=unavailable(error, is_definite=is_definite)) for job in jobs]
+
+    def _report(self, error: Exception | None) -> None:
+        """Log when transactions begin to fail, each new cause, and when they succeed again."""
+        fault = str(error) if error else ""
+        if fault == self._fault:
+            return
+        self._fault = fault
+        if error:
+            log.error("the store takes no writes", store=str(self._files.path), error=fault, cause=explain(error))
+        else:
+            log.info("the store takes writes again", store=str(self._files.path))
 
     def _run_one(self, job: _Job, transaction: Transaction) -> _Outcome:
         mark = transaction.mark()
@@ -219,33 +281,32 @@ class GroupCommitWriter:
                 raise  # SQLite has rolled back everything, as it may when a disk is full
             self._connection.execute("ROLLBACK TO operation")
             transaction.undo(mark)
+            read_anew(self._connection, error)
             is_ours = isinstance(error, sqlite3.Error)
-            outcome = _Outcome(job.future, error=_unavailable(error) if is_ours else error)
+            outcome = _Outcome(job.future, error=unavailable(error, is_definite=True) if is_ours else error)
         self._connection.execute("RELEASE operation")
         return outcome
 
     def _roll_back(self) -> None:
-        # A transaction that cannot even be rolled back makes the next BEGIN fail, whose callers hear of it.
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error):  # the next _begin() tries again
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
-    def _has_landed(self, commits: Sequence[Commit]) -> bool:
-        """Say whether a transaction whose COMMIT reported an error is in the file all the same.
-
-        Then it is published, since it can be read and nothing else will tell of it; its callers hear of the error, and
-        send again what they sent, as always.
-        """
-        try:
-            return bool(commits) and not self._connection.in_transaction and all(map(self._is_stored, commits))
-        except sqlite3.Error:
+    def _has_landed(self, commits: Sequence[Commit], error: Exception) -> bool | None:
+        """Say whether a transaction whose COMMIT reported an error is in the file; None: that is not known."""
+        was_refused = self._connection.in_transaction
+        self._roll_back()
+        if was_refused or leaves_nothing(error):
             return False
-
-    def _is_stored(self, commit: Commit) -> bool:
-        key, last = (commit.principal, commit.session_id), [chunk.last_sequence for chunk in commit.chunks[-1:]]
-        query = _FIND_SESSION if commit.is_deleted else _FIND_CHUNK
-        found = self._connection.execute(query, (*key, *last)).fetchone()
-        return (found is None) == commit.is_deleted
+        # One chunk of it stands for all of it. That a session is gone proves nothing: it may be one that never was.
+        kept = next((commit for commit in commits if commit.chunks and not commit.is_deleted), None)
+        if kept is None:
+            return None
+        key = (kept.principal, kept.session_id, kept.chunks[-1].last_sequence)
+        try:
+            return self._connection.execute(_FIND_CHUNK, key).fetchone() is not None or None
+        except sqlite3.Error:
+            return None
 
     def _settle(self, outcomes: Sequence[_Outcome], commits: Sequence[Commit]) -> None:
         try:
@@ -260,9 +321,3 @@ class GroupCommitWriter:
                     outcome.future.set_result(outcome.result)
                 else:
                     outcome.future.set_exception(outcome.error)
-
-
-def _unavailable(cause: Exception) -> StoreUnavailableError:
-    error = StoreUnavailableError()
-    error.__cause__ = cause
-    return error

@@ -7,8 +7,8 @@ bound to the task, not passed along.
 import logging
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Literal, cast
+from contextlib import contextmanager, suppress
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
@@ -20,6 +20,21 @@ Level = Literal["debug", "info", "warning", "error"]
 
 # Without the local variables of the frames: those have what users said, and keys.
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
+
+class _LossyStream:
+    """Loses what cannot be written, as on a full disk: whoever writes a line has something else to do."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def configure_logs(format: Format, level: Level) -> None:  # noqa: A002 - the name of the setting
@@ -41,7 +56,7 @@ def configure_logs(format: Format, level: Level) -> None:  # noqa: A002 - the na
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _LossyStream(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_drop_meta, *last])

@@ -137,8 +137,10 @@ ARMS: tuple[Arm[Any, Any], ...] = (
         "inference_attempt_lost",
         noun.InferenceAttemptLost,
         pb.InferenceAttemptLost,
-        lambda p: pb.InferenceAttemptLost(attempt=p.attempt, superseded_after_sequence=p.superseded_after_sequence),
-        lambda m: noun.InferenceAttemptLost(m.attempt, m.superseded_after_sequence),
+        lambda p: pb.InferenceAttemptLost(
+            attempt=p.attempt, superseded_after_sequence=p.superseded_after_sequence, handed_back=p.handed_back
+        ),
+        lambda m: noun.InferenceAttemptLost(m.attempt, m.superseded_after_sequence, m.handed_back),
     ),
     Arm(
         "inference_finished",
