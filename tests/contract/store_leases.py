@@ -1,4 +1,4 @@
-"""What every store promises of the writing under a lease: fencing, appending, finishing, taking over."""
+"""What every store promises of claiming, and of appending to and finishing what was claimed."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -19,11 +19,11 @@ from turnwire_server.domain.event import (
 )
 from turnwire_server.domain.inference import FinishClass, InferenceState, Usage
 from turnwire_server.domain.turn import TurnState
-from turnwire_server.stores.base import Claim, Ending, Fenced, Running
+from turnwire_server.stores.lease import Claim, Ending, Fenced
 
 
-class LeasePromises:
-    """Writing under a lease."""
+class ClaimPromises:
+    """Claiming what may run."""
 
     async def test_a_claim_begins_the_attempt_and_opens_the_turn(self, harness: Harness) -> None:
         await harness.session("s")
@@ -36,8 +36,66 @@ class LeasePromises:
         _, started, opened = await harness.payloads("s")
         assert started == InferenceStarted("scripted", "default", "m1")
         assert opened == TurnOpened(0, 2, None)
-        assert await harness.store.get_inference("local", inference.inference_id) == inference
+        assert await harness.get(inference) == inference
         assert (await harness.chunks("s"))[-1].state is InferenceState.RUNNING
+
+    async def test_a_first_claim_goes_on_from_nothing(self, harness: Harness) -> None:
+        await harness.session("s")
+        inference = await harness.start("s")
+        [claim] = await harness.store.claim("me", ["t"])
+        assert (claim.lease.principal, claim.lease.inference_id) == ("local", inference.inference_id)
+        assert claim.lease.token == "t"
+        assert (claim.position, claim.step, claim.holds_through) == (0, 0, 3)
+        assert (claim.checkpoint, claim.effects, claim.is_lost) == (b"", (), False)
+
+    async def test_at_most_one_inference_per_token(self, harness: Harness) -> None:
+        for session_id in "abc":
+            await harness.session(session_id)
+            await harness.start(session_id)
+        assert await harness.store.claim("me", []) == ()
+        first = await harness.store.claim("me", ["t1", "t2"])
+        assert [claim.inference.session_id for claim in first] == ["a", "b"]
+        assert {claim.lease.token for claim in first} == {"t1", "t2"}
+        [last] = await harness.store.claim("me", ["t3", "t4", "t5"])
+        assert (last.inference.session_id, last.lease.token in {"t3", "t4", "t5"}) == ("c", True)
+        assert await harness.claims() == ()
+
+    async def test_tokens_sent_again_come_first(self, harness: Harness) -> None:
+        for session_id in "abcd":
+            await harness.session(session_id)
+        await harness.start("b")
+        await harness.start("c")
+        first = await harness.store.claim("me", ["t1", "t2"])
+        await harness.start("a")
+        await harness.start("d")
+        again = await harness.store.claim("me", ["t3", "t2", "t1"])
+        assert set(again[:2]) == set(first)
+        assert [claim.inference.session_id for claim in again[2:]] == ["a"]
+        assert [claim.lease.token for claim in again[2:]] == ["t3"]
+        assert await harness.store.claim("me", ["t1"]) == tuple(claim for claim in first if claim.lease.token == "t1")
+
+    async def test_a_claim_sent_again_is_as_it_is_now(self, harness: Harness) -> None:
+        await harness.session("s")
+        claim = await harness.running("s")
+        await harness.store.append(claim.lease, 0, harness.deltas(claim, "a", "b"))
+        await harness.cancel(claim.inference, "stop")
+        now = await harness.get(claim.inference)
+        assert await harness.again(claim) == replace(claim, inference=now, position=2)
+        assert (now.cancel_reason, now.last_sequence) == ("stop", 5)
+
+    async def test_nobody_gets_what_another_one_has(self, harness: Harness) -> None:
+        await harness.store.register("you")
+        for session_id in "abcdefgh":
+            await harness.session(session_id)
+            await harness.start(session_id)
+        pages = await gather(*(harness.claims(owner, 2) for owner in ("me", "you") * 3))
+        claims = [claim for page in pages if not isinstance(page, BaseException) for claim in page]
+        assert sorted(claim.inference.session_id for claim in claims) == list("abcdefgh")
+        assert len({claim.lease.token for claim in claims}) == 8
+
+
+class AppendPromises:
+    """Appending under a lease."""
 
     async def test_appends_go_on_from_their_position(self, harness: Harness) -> None:
         await harness.session("s")
@@ -45,64 +103,35 @@ class LeasePromises:
         await harness.store.append(claim.lease, 0, harness.deltas(claim, "a", "b"))
         await harness.store.append(claim.lease, 2, harness.deltas(claim, "c"))
         assert (await harness.payloads("s"))[3:] == [LlmDelta("a", 0), LlmDelta("b", 0), LlmDelta("c", 0)]
-        inference = await harness.store.get_inference("local", claim.inference.inference_id)
-        assert inference.last_sequence == 6
-        [taken] = await harness.store.reap("you")
-        assert taken.position == 3
+        assert (await harness.get(claim.inference)).last_sequence == 6
+        assert (await harness.again(claim)).position == 3
 
-    async def test_sending_again_is_harmless(self, harness: Harness) -> None:
+    async def test_an_append_of_nothing_appends_nothing(self, harness: Harness) -> None:
         await harness.session("s")
         claim = await harness.running("s")
-        for _ in range(3):
-            await harness.store.append(claim.lease, 0, harness.deltas(claim, "a", "b"))
-        assert len(await harness.events("s")) == 5
-        ending = Ending(DONE, blocks=(llm("ab"),), events=tuple(harness.deltas(claim, "c")))
-        first = await harness.store.finish(claim.lease, 2, ending)
-        assert await harness.store.finish(claim.lease, 2, ending) == first
-        assert len(await harness.events("s")) == 8
-
-    async def test_a_wrong_token_or_position_is_fenced(self, harness: Harness) -> None:
-        await harness.session("s")
-        claim = await harness.running("s")
-        await harness.store.append(claim.lease, 0, harness.deltas(claim, "a", "b", "c"))
-        head = await harness.events("s")
-        forged = replace(claim.lease, token="forged")
-        elsewhere = replace(claim.lease, inference_id="nothing")
-        for lease, position in ((forged, 3), (elsewhere, 3), (claim.lease, 4), (claim.lease, 0), (claim.lease, 1)):
-            with pytest.raises(Fenced):
-                await harness.store.append(lease, position, harness.deltas(claim, "x"))
-            with pytest.raises(Fenced):
-                await harness.store.finish(lease, position, Ending(DONE))
-        assert await harness.events("s") == head
-
-    async def test_what_is_queued_or_has_ended_is_fenced(self, harness: Harness) -> None:
-        await harness.session("s")
-        inference = await harness.start("s")
-        claim = await harness.claim()
-        no_lease = replace(claim.lease, inference_id=inference.inference_id, token="")
-        with pytest.raises(Fenced):
-            await harness.store.append(no_lease, 0, harness.deltas(claim, "x"))
-        await harness.finish(claim, 0)
-        for position in (0, 1):
-            with pytest.raises(Fenced):
-                await harness.store.append(claim.lease, position, harness.deltas(claim, "x"))
-        with pytest.raises(Fenced):
-            await harness.finish(claim, 1)
+        before, commits = await harness.everything(), len(harness.commits)
+        await harness.store.append(claim.lease, 0, [])
+        assert await harness.everything() == before
+        assert not [chunk for commit in harness.commits[commits:] for chunk in commit.chunks]
 
     async def test_one_fenced_call_does_not_hurt_its_neighbours(self, harness: Harness) -> None:
         claims: list[Claim] = []
         for number in range(10):
             await harness.session(f"s{number}")
             claims.append(await harness.running(f"s{number}"))
-        outcomes = await gather(
+        results = await gather(
             *(
                 harness.store.append(claim.lease, number % 2, harness.deltas(claim, "x"))
                 for number, claim in enumerate(claims)
             )
         )
-        assert [isinstance(outcome, Fenced) for outcome in outcomes] == [False, True] * 5
+        assert [isinstance(result, Fenced) for result in results] == [False, True] * 5
         for number in range(10):
             assert len(await harness.events(f"s{number}")) == (4 if number % 2 == 0 else 3)
+
+
+class FinishPromises:
+    """Ending what runs."""
 
     async def test_finish_tells_the_end(self, harness: Harness) -> None:
         await harness.session("s")
@@ -117,7 +146,7 @@ class LeasePromises:
         payloads = await harness.payloads("s")
         assert payloads[-3:] == [LlmDelta("y", 0), TurnClosed(0, 3), InferenceFinished(DONE, usage, len(payloads))]
         assert ended.last_sequence == len(payloads) == 7
-        assert await harness.store.get_inference("local", ended.inference_id) == ended
+        assert await harness.get(ended) == ended
         turn = await harness.full("s", 0)
         assert (turn.state, turn.close_time, turn.block_count) == (TurnState.CLOSED, harness.now, 3)
         assert (await harness.chunks("s"))[-1].state is InferenceState.SUCCEEDED
@@ -128,7 +157,7 @@ class LeasePromises:
         failed = await harness.finish(await harness.running("s"), 0, outcome=Failed(failure))
         assert (failed.state, failed.finish_class, failed.error) == (InferenceState.FAILED, FinishClass.ERROR, failure)
         claim = await harness.running("s")
-        await harness.store.request_cancel("local", claim.inference.inference_id, "enough", is_session=False)
+        await harness.cancel(claim.inference, "enough")
         cancelled = await harness.finish(claim, 0, outcome=Cancelled())
         assert (cancelled.state, cancelled.finish_class) == (InferenceState.CANCELLED, FinishClass.INTERRUPTED)
         finished = (await harness.payloads("s"))[-1]
@@ -150,73 +179,13 @@ class LeasePromises:
     async def test_only_one_of_two_ends_happens(self, harness: Harness) -> None:
         await harness.session("s")
         claim = await harness.running("s")
-        [taken] = await harness.store.reap("you")
-        outcomes = await gather(harness.finish(claim, 0), harness.finish(taken, 0, outcome=Cancelled()))
-        assert isinstance(outcomes[0], Fenced)
-        assert not isinstance(outcomes[1], Exception)
+        await harness.lose(claim)
+        taken = await harness.claim()
+        results = await gather(harness.finish(claim, 0), harness.finish(taken, 0, outcome=Cancelled()))
+        assert isinstance(results[0], Fenced)
+        assert not isinstance(results[1], Exception)
         ends = [payload for payload in await harness.payloads("s") if isinstance(payload, InferenceFinished)]
         assert len(ends) == 1
-
-    async def test_reap_takes_over_what_others_run(self, harness: Harness) -> None:
-        for session_id in ("a", "b"):
-            await harness.session(session_id)
-        lost = await harness.running("a")
-        await harness.store.append(lost.lease, 0, harness.deltas(lost, "x", "y"))
-        await harness.start("b")
-        mine = await harness.claim("new")
-        head = await harness.events("a")
-        [taken] = await harness.store.reap("new")
-        assert taken.inference == replace(lost.inference, last_sequence=5)
-        assert (taken.position, taken.engine, taken.overrides) == (2, lost.engine, lost.overrides)
-        assert taken.lease.token != lost.lease.token
-        assert await harness.events("a") == head
-        with pytest.raises(Fenced):
-            await harness.store.append(lost.lease, 2, harness.deltas(lost, "z"))
-        await harness.store.append(taken.lease, 2, harness.deltas(taken, "z"))
-        assert await harness.store.reap("new") == ()
-        assert await harness.store.heartbeat("me") == ()
-        owned = await harness.store.heartbeat("new")
-        assert set(owned) == {Running(claim.inference.inference_id, False) for claim in (taken, mine)}
-
-    async def test_reap_takes_over_what_its_owner_lost_track_of(self, harness: Harness) -> None:
-        claims: list[Claim] = []
-        for session_id in ("lost", "kept", "ended"):
-            await harness.session(session_id)
-            claims.append(await harness.running(session_id))
-        lost, kept, ended = claims
-        await harness.store.append(lost.lease, 0, harness.deltas(lost, "x"))
-        await harness.finish(ended, 0)
-        waiting = await harness.start("kept")
-        await harness.session("theirs")
-        await harness.start("theirs")
-        theirs = await harness.claim("other")
-        named = [claim.inference.inference_id for claim in (lost, ended, theirs)]
-        taken = await harness.store.reap("me", [*named, waiting.inference_id, "nothing"])
-        assert [claim.inference.session_id for claim in taken] == ["lost", "theirs"]
-        assert taken[0] == replace(
-            lost, lease=taken[0].lease, position=1, inference=replace(lost.inference, last_sequence=4)
-        )
-        for old in (lost, theirs):
-            with pytest.raises(Fenced):
-                await harness.finish(old, 1)
-        await harness.finish(taken[0], 1)
-        await harness.finish(kept, 0)
-        assert await harness.store.heartbeat("me") == (Running(theirs.inference.inference_id, False),)
-
-    async def test_a_heartbeat_tells_what_runs_and_what_is_to_be_cancelled(self, harness: Harness) -> None:
-        claims: list[Claim] = []
-        for session_id in ("a", "b", "c"):
-            await harness.session(session_id)
-            claims.append(await harness.running(session_id))
-        await harness.start("a")
-        ids = [claim.inference.inference_id for claim in claims]
-        assert set(await harness.store.heartbeat("me")) == {Running(each, False) for each in ids}
-        await harness.store.request_cancel("local", ids[0], "", is_session=False)
-        await harness.finish(claims[2], 0)
-        assert set(await harness.store.heartbeat("me")) == {Running(ids[0], True), Running(ids[1], False)}
-        assert await harness.store.heartbeat("you") == ()
-        await harness.store.reap("you")
-        assert Running(ids[0], True) in await harness.store.heartbeat("you")
 
     @pytest.mark.parametrize(
         "broken",
@@ -230,41 +199,12 @@ class LeasePromises:
     async def test_an_ending_that_cannot_be_encoded_changes_nothing(self, harness: Harness, broken: Ending) -> None:
         await harness.session("s")
         claim = await harness.running("s", user("q"))
-        session, events = await harness.store.get_session("local", "s"), await harness.events("s")
+        before = await harness.everything()
         broken = replace(broken, events=tuple(harness.deltas(claim, "x")))
         with pytest.raises(UnicodeEncodeError):
             await harness.store.finish(claim.lease, 0, broken)
-        assert await harness.store.get_inference("local", claim.inference.inference_id) == claim.inference
-        assert await harness.store.get_session("local", "s") == session
-        assert await harness.events("s") == events
-        turn = await harness.full("s", 0)
-        assert (turn.state, texts(turn)) == (TurnState.OPEN, ["q"])
+        assert await harness.everything() == before
+        assert await harness.again(claim) == claim
         ended = await harness.finish(claim, 0, llm("a"), events=broken.events)
-        assert (ended.state, ended.last_sequence) == (InferenceState.SUCCEEDED, session.head_sequence + 3)
+        assert (ended.state, ended.last_sequence) == (InferenceState.SUCCEEDED, claim.inference.last_sequence + 3)
         assert texts(await harness.full("s", 0)) == ["q", "a"]
-
-    async def test_what_belonged_to_a_deleted_session_is_fenced(self, harness: Harness) -> None:
-        for session_id in ("runs", "ended"):
-            await harness.session(session_id)
-        runs = await harness.running("runs")
-        await harness.store.append(runs.lease, 0, harness.deltas(runs, "x"))
-        ended = await harness.running("ended")
-        await harness.finish(ended, 0)
-        for session_id in ("runs", "ended"):
-            await harness.store.delete_session("local", session_id, None, force=True)
-            await harness.session(session_id)
-        for claim, position in ((runs, 0), (runs, 1), (ended, 0)):
-            with pytest.raises(Fenced):
-                await harness.store.append(claim.lease, position, harness.deltas(claim, "x"))
-            with pytest.raises(Fenced):
-                await harness.finish(claim, position)
-        assert await harness.events("runs") == []
-        assert await harness.store.reap("you", [runs.inference.inference_id]) == ()
-
-    async def test_tokens_are_never_the_same(self, harness: Harness) -> None:
-        await harness.session("s")
-        tokens = {(await harness.running("s")).lease.token}
-        for owner in ("a", "b", "c"):
-            [claim] = await harness.store.reap(owner)
-            tokens.add(claim.lease.token)
-        assert len(tokens) == 4

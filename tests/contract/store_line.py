@@ -1,25 +1,29 @@
-"""What every store promises of the line of a session: order, cancelling, expiring, listing."""
+"""What every store promises of the line of a session: order, displacing, cancelling, listing."""
 
-from dataclasses import replace
 from datetime import timedelta
-from unittest.mock import ANY
 
 import pytest
 
-from contract.store_harness import ADMISSION, Harness, admit, user
-from turnwire_server.domain.errors import (
-    InferenceNotFoundError,
-    NoActiveInferenceError,
+from contract.store_harness import ADMISSION, LEASELESS, Harness, admit, llm, texts, user
+from turnwire_server.domain.errors import InferenceNotFoundError, NoActiveInferenceError, SessionNotFoundError
+from turnwire_server.domain.event import Cancelled, InferenceFinished, InferenceQueued, TurnClosed
+from turnwire_server.domain.inference import (
+    ConflictPolicy,
+    FinishClass,
+    Inference,
+    InferenceConfig,
+    InferenceState,
+    Overrides,
 )
-from turnwire_server.domain.event import Cancelled, InferenceFinished
-from turnwire_server.domain.inference import ConflictPolicy, FinishClass, InferenceConfig, InferenceState, Overrides
-from turnwire_server.stores.base import Admission, Running, SessionState, StartCommand
+from turnwire_server.domain.turn import TurnState
+from turnwire_server.stores.lease import Heartbeat, Running
+from turnwire_server.stores.start import Admission, SessionState, StartCommand
 
 REJECT, ENQUEUE, INTERRUPT, ROLLBACK = ConflictPolicy
 
 
 class LinePromises:
-    """The order in which inferences run, and how those end that never ran."""
+    """The order in which inferences run, and what is displaced."""
 
     async def test_the_line_is_first_in_first_out(self, harness: Harness) -> None:
         await harness.session("s")
@@ -37,19 +41,48 @@ class LinePromises:
             await harness.session(session_id)
         for session_id in ("c", "a", "c", "b"):
             await harness.start(session_id)
-        claims = await harness.store.claim("me", 2)
+        claims = await harness.claims(limit=2)
         assert [claim.inference.session_id for claim in claims] == ["c", "a"]
-        assert [claim.inference.session_id for claim in await harness.store.claim("me", 9)] == ["b"]
+        assert [claim.inference.session_id for claim in await harness.claims()] == ["b"]
 
     async def test_queue_positions_move_up(self, harness: Harness) -> None:
         await harness.session("s")
         first, second, third = [await harness.start("s") for _ in range(3)]
-        await harness.claim()
-        for inference, position in ((first, None), (second, 1), (third, 2)):
-            now = await harness.store.get_inference("local", inference.inference_id)
-            assert now.queue_position == position
+        claim = await harness.claim()
+        assert await _positions(harness, first, second, third) == [None, 1, 2]
+        await harness.store.hand_back(claim.lease, 0, is_loss=False)
+        assert await _positions(harness, first, second, third) == [1, 2, 3]
 
-    async def test_interrupt_cancels_the_active_one_and_comes_first(self, harness: Harness) -> None:
+    async def test_the_first_in_line_is_the_active_one_or_the_next(self, harness: Harness) -> None:
+        await harness.session("s")
+        with pytest.raises(NoActiveInferenceError) as caught:
+            await harness.store.get_first_in_line("local", "s")
+        assert caught.value.metadata == {"session_id": "s"}
+        first, second = await harness.start("s"), await harness.start("s")
+        assert await harness.store.get_first_in_line("local", "s") == first
+        claim = await harness.claim()
+        assert await harness.store.get_first_in_line("local", "s") == claim.inference
+        urgent = await harness.start("s", policy=INTERRUPT)
+        assert await harness.store.get_first_in_line("local", "s") == await harness.get(first)
+        await harness.finish(claim, 0, outcome=Cancelled())
+        assert await harness.store.get_first_in_line("local", "s") == urgent
+        for inference in (urgent, second):
+            await harness.cancel(inference)
+        with pytest.raises(NoActiveInferenceError):
+            await harness.store.get_first_in_line("local", "s")
+        with pytest.raises(SessionNotFoundError):
+            await harness.store.get_first_in_line("other", "s")
+
+    @pytest.mark.parametrize("then", LEASELESS)
+    async def test_what_has_no_lease_is_still_the_first_in_line(self, harness: Harness, then: InferenceState) -> None:
+        await harness.session("s")
+        claim = await harness.leaseless("s", then)
+        await harness.start("s")
+        first = await harness.store.get_first_in_line("local", "s")
+        assert first == await harness.get(claim.inference)
+        assert (first.inference_id, first.state) == (claim.inference.inference_id, then)
+
+    async def test_interrupt_flags_what_runs_and_comes_first(self, harness: Harness) -> None:
         await harness.session("s")
         claim = await harness.running("s")
         waiting = await harness.start("s")
@@ -57,20 +90,41 @@ class LinePromises:
         urgent = await harness.start("s", policy=INTERRUPT)
         assert urgent.queue_position == 1
         assert (await harness.store.get_session("local", "s")).head_sequence == head + 1
-        flagged = await harness.store.get_inference("local", claim.inference.inference_id)
-        assert flagged.cancel_requested_time == harness.now
-        assert await harness.store.claim("me", 10) == ()
+        flagged = await harness.get(claim.inference)
+        assert (flagged.state, flagged.cancel_requested_time) == (InferenceState.RUNNING, harness.now)
+        assert await harness.claims() == ()
         await harness.finish(claim, 0, outcome=Cancelled())
         assert (await harness.claim()).inference.inference_id == urgent.inference_id
-        assert (await harness.store.get_inference("local", waiting.inference_id)).queue_position == 1
+        assert (await harness.get(waiting)).queue_position == 1
 
     async def test_interrupt_without_an_active_one_comes_first(self, harness: Harness) -> None:
         await harness.session("s")
         waiting = await harness.start("s")
         urgent = await harness.start("s", policy=INTERRUPT)
         assert (await harness.claim()).inference.inference_id == urgent.inference_id
-        untouched = await harness.store.get_inference("local", waiting.inference_id)
-        assert untouched.cancel_requested_time is None
+        assert (await harness.get(waiting)).cancel_requested_time is None
+
+    @pytest.mark.parametrize("policy", [INTERRUPT, ROLLBACK])
+    @pytest.mark.parametrize("then", LEASELESS)
+    async def test_what_is_displaced_without_a_lease_ends_first(
+        self, harness: Harness, then: InferenceState, policy: ConflictPolicy
+    ) -> None:
+        await harness.session("s")
+        await harness.turn("s", "zero", "0")
+        displaced = await harness.leaseless("s", then, llm("done so far"))
+        waiting = await harness.start("s")
+        head = (await harness.store.get_session("local", "s")).head_sequence
+        urgent = await harness.start("s", user("two"), policy=policy)
+        ended = await harness.get(displaced.inference)
+        assert (ended.state, ended.end_time) == (InferenceState.CANCELLED, harness.now)
+        closed, finished, queued = (await harness.payloads("s"))[head:]
+        assert closed == TurnClosed(1, 4)
+        assert isinstance(finished, InferenceFinished)
+        assert (queued, urgent.queue_position) == (InferenceQueued(1), 1)
+        claim = await harness.claim()
+        assert claim.inference.inference_id == urgent.inference_id
+        assert (await harness.full("s", 2)).parent == (1 if policy is INTERRUPT else 0)
+        assert (await harness.get(waiting)).queue_position == 1
 
     async def test_rollback_builds_on_the_parent_of_what_it_displaces(self, harness: Harness) -> None:
         await harness.session("s")
@@ -82,8 +136,7 @@ class LinePromises:
             seen.append(state)
             return ADMISSION
 
-        command = StartCommand("local", "s", (user("two"),), conflict_policy=ROLLBACK)
-        await harness.store.start(command, look)
+        await harness.store.start(harness.command("s", user("two"), conflict_policy=ROLLBACK), look)
         assert seen[0].parent is not None
         assert seen[0].parent.index == 0
         await harness.finish(displaced, 0, outcome=Cancelled())
@@ -100,75 +153,6 @@ class LinePromises:
         turn = await harness.full("s", claim.inference.turn_index)
         assert (turn.index, turn.parent, turn.block_count) == (1, None, 1)
 
-    async def test_a_cancel_ends_what_never_ran(self, harness: Harness) -> None:
-        await harness.session("s")
-        inference = await harness.start("s")
-        ended = await harness.store.request_cancel("local", inference.inference_id, "not needed", is_session=False)
-        assert (ended.state, ended.finish_class) == (InferenceState.CANCELLED, FinishClass.INTERRUPTED)
-        assert (ended.cancel_reason, ended.cancel_requested_time) == ("not needed", harness.now)
-        assert (ended.end_time, ended.turn_index, ended.last_sequence) == (harness.now, None, 2)
-        [_, finished] = await harness.payloads("s")
-        assert isinstance(finished, InferenceFinished)
-        assert finished.outcome == Cancelled("not needed")
-        assert finished.event_count == 2
-        assert (await harness.store.get_session("local", "s")).turn_count == 0
-        again = await harness.store.request_cancel("local", inference.inference_id, "twice", is_session=False)
-        assert again == ended
-        assert await harness.store.claim("me", 10) == ()
-
-    async def test_a_cancel_of_what_runs_is_a_flag(self, harness: Harness) -> None:
-        await harness.session("s")
-        claim = await harness.running("s")
-        head = (await harness.store.get_session("local", "s")).head_sequence
-        flagged = await harness.store.request_cancel("local", claim.inference.inference_id, "stop", is_session=False)
-        assert (flagged.state, flagged.cancel_reason) == (InferenceState.RUNNING, "stop")
-        harness.now += timedelta(seconds=1)
-        again = await harness.store.request_cancel("local", claim.inference.inference_id, "again", is_session=False)
-        assert again == flagged
-        assert await harness.store.heartbeat("me") == (Running(flagged.inference_id, True),)
-        assert (await harness.store.get_session("local", "s")).head_sequence == head
-        ended = await harness.finish(claim, 0)  # the first commit wins
-        assert (ended.state, ended.cancel_reason) == (InferenceState.SUCCEEDED, "stop")
-        after = await harness.store.request_cancel("local", ended.inference_id, "late", is_session=False)
-        assert after == ended
-
-    async def test_a_cancel_of_a_session_takes_the_first_in_line(self, harness: Harness) -> None:
-        await harness.session("s")
-        with pytest.raises(NoActiveInferenceError):
-            await harness.store.request_cancel("local", "s", "", is_session=True)
-        active = await harness.running("s")
-        waiting = await harness.start("s")
-        cancelled = await harness.store.request_cancel("local", "s", "", is_session=True)
-        assert cancelled.inference_id == active.inference.inference_id
-        await harness.finish(active, 0, outcome=Cancelled())
-        cancelled = await harness.store.request_cancel("local", "s", "", is_session=True)
-        assert (cancelled.inference_id, cancelled.state) == (waiting.inference_id, InferenceState.CANCELLED)
-        with pytest.raises(NoActiveInferenceError):
-            await harness.store.request_cancel("local", "s", "", is_session=True)
-
-    async def test_an_unknown_inference(self, harness: Harness) -> None:
-        for call in (
-            harness.store.get_inference("local", "nothing"),
-            harness.store.request_cancel("local", "nothing", "", is_session=False),
-        ):
-            with pytest.raises(InferenceNotFoundError):
-                await call
-
-    async def test_what_waits_past_its_deadline_fails(self, harness: Harness) -> None:
-        await harness.session("s")
-        running = await harness.running("s")
-        late = await harness.start("s", timeout=timedelta(seconds=1.5))
-        patient = await harness.start("s", timeout=timedelta(seconds=60))
-        assert await harness.store.expire(harness.now + timedelta(seconds=1)) == ()
-        [expired] = await harness.store.expire(harness.now + timedelta(seconds=1.5))
-        assert (expired.inference_id, expired.state) == (late.inference_id, InferenceState.FAILED)
-        assert expired.error is not None
-        assert (expired.error.reason, expired.error.metadata) == ("DEADLINE_EXCEEDED", {"timeout": "1.5s"})
-        assert await harness.store.expire(harness.now + timedelta(seconds=2)) == ()
-        assert await harness.store.get_inference("local", late.inference_id) == expired
-        assert (await harness.store.get_inference("local", patient.inference_id)).queue_position == 1
-        assert await harness.store.heartbeat("me") == (Running(running.inference.inference_id, False),)
-
     async def test_inferences_are_listed_newest_first_in_pages(self, harness: Harness) -> None:
         await harness.session("s")
         started = [(await harness.start("s")).inference_id for _ in range(5)]
@@ -184,15 +168,115 @@ class LinePromises:
         assert seen == started[::-1]
         running = await harness.store.list_inferences("local", "s", (InferenceState.RUNNING,), 9, None)
         assert [each.inference_id for each in running.items] == started[:1]
-        both = await harness.store.list_inferences(
-            "local", "s", (InferenceState.RUNNING, InferenceState.QUEUED), 9, None
-        )
-        assert len(both.items) == 5
+        both = (InferenceState.RUNNING, InferenceState.QUEUED)
+        assert len((await harness.store.list_inferences("local", "s", both, 9, None)).items) == 5
+
+    async def test_a_page_of_inferences_has_a_mebibyte_or_one_inference(self, harness: Harness) -> None:
+        await harness.session("s")
+        for size in (2_000_000, 400_000, 400_000, 400_000):
+            large = Admission("default", "scripted", InferenceConfig(stop_sequences=("x" * size,)))
+            command = harness.command("s", user("hi"), conflict_policy=ENQUEUE)
+            await harness.store.start(command, lambda *_, large=large: large)
+        sizes: list[int] = []
+        cursor: int | None = None
+        while True:
+            page = await harness.store.list_inferences("local", "s", (), 9, cursor)
+            sizes.append(len(page.items))
+            if page.next is None:
+                break
+            cursor = page.next
+        assert sizes == [2, 1, 1]
 
     async def test_a_claim_has_what_the_start_asked_for(self, harness: Harness) -> None:
         await harness.session("s")
         overrides = Overrides(InferenceConfig(seed=7), output_schema="{}", engine_options='{"script": {}}')
-        await harness.store.start(StartCommand("local", "s", (user("hi"),), overrides=overrides), admit)
+        await harness.store.start(harness.command("s", user("hi"), overrides=overrides), admit)
         claim = await harness.claim()
-        assert (claim.engine, claim.overrides, claim.position) == ("scripted", overrides, 0)
-        assert await harness.store.reap("you") == (replace(claim, lease=ANY),)
+        assert (claim.engine, claim.overrides) == ("scripted", overrides)
+        await harness.store.hand_back(claim.lease, 0, is_loss=False)
+        claim = await harness.claim()
+        await harness.lose(claim)
+        claim = await harness.claim()
+        assert (claim.engine, claim.overrides) == ("scripted", overrides)
+
+
+class CancelPromises:
+    """Requesting a cancel."""
+
+    async def test_a_cancel_ends_what_never_ran(self, harness: Harness) -> None:
+        await harness.session("s")
+        inference = await harness.start("s")
+        ended = await harness.cancel(inference, "not needed")
+        assert (ended.state, ended.finish_class) == (InferenceState.CANCELLED, FinishClass.INTERRUPTED)
+        assert (ended.cancel_reason, ended.cancel_requested_time) == ("not needed", harness.now)
+        assert (ended.end_time, ended.turn_index, ended.last_sequence) == (harness.now, None, 2)
+        [_, finished] = await harness.payloads("s")
+        assert isinstance(finished, InferenceFinished)
+        assert (finished.outcome, finished.event_count) == (Cancelled("not needed"), 2)
+        assert (await harness.store.get_session("local", "s")).turn_count == 0
+        assert await harness.cancel(inference, "twice") == ended
+        assert await harness.claims() == ()
+
+    async def test_a_cancel_of_what_runs_is_a_flag(self, harness: Harness) -> None:
+        await harness.session("s")
+        claim = await harness.running("s")
+        head = (await harness.store.get_session("local", "s")).head_sequence
+        flagged = await harness.cancel(claim.inference, "stop")
+        assert (flagged.state, flagged.cancel_reason) == (InferenceState.RUNNING, "stop")
+        harness.now += timedelta(seconds=1)
+        assert await harness.cancel(claim.inference, "again") == flagged
+        running = Running(flagged.inference_id, claim.lease.token, is_cancel_requested=True)
+        assert await harness.store.heartbeat("me") == Heartbeat((running,))
+        assert (await harness.store.get_session("local", "s")).head_sequence == head
+        ended = await harness.finish(claim, 0)  # the first commit wins
+        assert (ended.state, ended.cancel_reason) == (InferenceState.SUCCEEDED, "stop")
+        assert await harness.cancel(ended, "late") == ended
+
+    @pytest.mark.parametrize("then", LEASELESS)
+    async def test_a_cancel_ends_what_has_no_lease(self, harness: Harness, then: InferenceState) -> None:
+        await harness.session("s")
+        claim = await harness.leaseless("s", then, llm("done so far"))
+        queued = await harness.start("s")
+        harness.now += timedelta(seconds=1)
+        ended = await harness.cancel(claim.inference, "stop")
+        assert (ended.state, ended.finish_class) == (InferenceState.CANCELLED, FinishClass.INTERRUPTED)
+        assert (ended.end_time, ended.cancel_reason) == (harness.now, "stop")
+        closed, finished = (await harness.payloads("s"))[-2:]
+        assert closed == TurnClosed(0, 2)
+        assert isinstance(finished, InferenceFinished)
+        assert finished.outcome == Cancelled("stop")
+        turn = await harness.full("s", 0)
+        assert (turn.state, texts(turn)) == (TurnState.CLOSED, ["hi", "done so far"])
+        assert (await harness.claim()).inference.inference_id == queued.inference_id
+
+    async def test_what_is_lost_is_flagged_as_it_runs(self, harness: Harness) -> None:
+        await harness.session("s")
+        claim = await harness.running("s")
+        await harness.lose(claim)
+        flagged = await harness.cancel(claim.inference, "stop")
+        assert flagged.state is InferenceState.RUNNING
+        lost = await harness.claim()
+        assert lost.inference == flagged
+        running = Running(flagged.inference_id, lost.lease.token, is_cancel_requested=True)
+        assert (await harness.store.heartbeat("me")).running == (running,)
+
+    async def test_a_flag_outlives_a_hand_back_of_its_inference(self, harness: Harness) -> None:
+        await harness.session("s")
+        claim = await harness.running("s")
+        await harness.store.request_cancel("local", claim.inference.inference_id, "stop")
+        back = await harness.store.hand_back(claim.lease, 0, is_loss=False)
+        assert back.cancel_requested_time is not None
+        assert (await harness.cancel(back, "again")).cancel_reason == "stop"
+
+    async def test_an_unknown_inference(self, harness: Harness) -> None:
+        for call in (
+            harness.store.get_inference("local", "nothing"),
+            harness.store.request_cancel("local", "nothing", ""),
+        ):
+            with pytest.raises(InferenceNotFoundError) as caught:
+                await call
+            assert caught.value.metadata == {"inference_id": "nothing"}
+
+
+async def _positions(harness: Harness, *inferences: Inference) -> list[int | None]:
+    return [(await harness.get(inference)).queue_position for inference in inferences]

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from contract.store_harness import ALL_BYTES, Harness, check_gapless, gather
+from contract.store_harness import ALL_BYTES, Harness, check_gapless, events_of, gather
 from turnwire_server.domain.errors import SessionNotFoundError
 from turnwire_server.domain.event import InferenceFinished
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.stores.base import Claim
+from turnwire_server.stores.lease import Claim, Step
 from turnwire_server.stores.sequence import CHUNK_BYTES_MAX
 from turnwire_server.wire.event import decode_frames
 
@@ -41,7 +41,7 @@ class LogPromises:
             await harness.finish(claim, 3)
         whole = b"".join(chunk.data for chunk in await harness.chunks("s"))
         head = (await harness.store.get_session("local", "s")).head_sequence
-        frames = [event for chunk in await harness.chunks("s") for event in decode_frames(chunk.data)]
+        frames = await harness.events("s")
         for after in range(head + 1):
             page = await harness.store.read_log("local", "s", after, ALL_BYTES)
             tail = b"".join(chunk.data for chunk in page.chunks)
@@ -90,8 +90,7 @@ class LogPromises:
             expected = [event for event in await harness.events("s") if event.inference_id == inference_id]
             for after in range(head + 1):
                 page = await harness.store.read_log("local", "s", after, ALL_BYTES, inference_id)
-                read = [event for chunk in page.chunks for event in decode_frames(chunk.data)]
-                assert read == [event for event in expected if event.sequence > after]
+                assert events_of(page.chunks) == [event for event in expected if event.sequence > after]
                 assert page.through_sequence == head
             page = await harness.store.read_log("local", "s", 0, 1, inference_id)
             assert page.through_sequence == page.chunks[0].last_sequence
@@ -121,12 +120,15 @@ class LogPromises:
         states = [chunk.state for chunk in await harness.chunks("s")]
         assert states == [InferenceState.QUEUED, InferenceState.RUNNING, None, InferenceState.SUCCEEDED]
 
-    async def test_what_a_call_appended_is_published_before_it_returns(self, harness: Harness) -> None:
+    async def test_a_large_step_says_where_it_moved_its_inference_in_its_last_chunk(self, harness: Harness) -> None:
         await harness.session("s")
-        for call in (harness.start, harness.claim):
-            await call()
-            head = (await harness.store.get_session("local", "s")).head_sequence
-            assert harness.commits[-1].chunks[-1].last_sequence == head
+        claim = await harness.running("s")
+        events = harness.deltas(claim, *("x" * (CHUNK_BYTES_MAX // 2) for _ in range(4)))
+        step = Step(1, events=tuple(events), then=InferenceState.PAUSED)
+        await harness.store.commit_step(claim.lease, 0, step)
+        states = [chunk.state for chunk in (await harness.chunks("s"))[2:]]
+        assert len(states) >= 3
+        assert states == [*(None for _ in states[1:]), InferenceState.PAUSED]
 
     async def test_a_caller_that_goes_away_loses_and_doubles_nothing(self, harness: Harness) -> None:
         await harness.session("s")
@@ -155,7 +157,7 @@ class LogPromises:
         async def work() -> None:
             for _ in range(_WRITERS // len(sessions)):
                 await gather(*(harness.start(session_id) for session_id in sessions))
-                claims = await harness.store.claim("me", len(sessions))
+                claims = await harness.claims(limit=len(sessions))
                 await asyncio.gather(*(write(claim.inference.session_id, claim) for claim in claims))
 
         async def watch(session_id: str) -> None:
@@ -176,11 +178,11 @@ class LogPromises:
         await harness.session("s")
         claim = await harness.running("s")
         events = harness.deltas(claim, "a")
-        outcomes = await gather(
+        results = await gather(
             *(harness.store.append(claim.lease, position, events) for position in range(_WRITERS)),
             *(harness.start("s") for _ in range(_WRITERS)),
         )
-        assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        assert not [result for result in results if isinstance(result, Exception)]
         assert len(await harness.events("s")) == 3 + 2 * _WRITERS
 
 

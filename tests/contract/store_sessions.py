@@ -4,32 +4,31 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import Harness, gather
+from contract.store_harness import Harness, calls_about
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     InferenceNotFoundError,
     ProfileNotFoundError,
     RevisionMismatchError,
     SessionAlreadyExistsError,
-    SessionBusyError,
     SessionNotFoundError,
-    StoreUnavailableError,
-    TurnNotFoundError,
 )
 from turnwire_server.domain.session import InferenceRef, NewSession, SessionChange
-from turnwire_server.domain.turn import TurnView
-from turnwire_server.stores.base import Fenced, Idempotency
+from turnwire_server.stores.base import Base
+from turnwire_server.stores.lease import Fenced
+from turnwire_server.stores.start import Idempotency
 
 WIDE = NewSession(
     "s", "A name", {"team": "blue"}, {"app.value@v1": '{"big": 12345678901234567890}'}, "fast", timedelta(hours=1)
 )
+GUARD = Idempotency("CreateSession", "k", b"content")
 
 
 class SessionPromises:
-    """Creating, reading, listing, changing and deleting sessions."""
+    """Creating, reading, listing and changing sessions."""
 
     async def test_a_new_session_has_what_was_said_about_it(self, harness: Harness) -> None:
-        session, created = await harness.store.create_session("local", WIDE, None)
+        session, created = await harness.store.create_session("local", WIDE, "token", None)
         assert created
         assert (session.session_id, session.display_name, session.profile) == ("s", "A name", "fast")
         assert session.labels == {"team": "blue"}
@@ -41,113 +40,106 @@ class SessionPromises:
         assert 0 < len(session.log) <= 128
         assert await harness.store.get_session("local", "s") == session
 
-    async def test_a_session_without_a_session_id_gets_one(self, harness: Harness) -> None:
-        first, _ = await harness.store.create_session("local", NewSession(), None)
-        second, _ = await harness.store.create_session("local", NewSession(), None)
-        assert first.session_id != second.session_id
-        assert first.expire_time is None
+    async def test_the_token_is_the_identity_of_the_log(self, harness: Harness) -> None:
+        sessions = [(await harness.store.create_session("local", NewSession(n), n, None))[0] for n in "abc"]
+        assert len({session.log for session in sessions}) == 3
+        for session in sessions:
+            page = await harness.store.read_log("local", session.session_id, 0, 1)
+            assert page.log == session.log
 
     async def test_a_session_id_is_taken_once(self, harness: Harness) -> None:
-        await harness.session("s")
+        session = await harness.session("s")
         with pytest.raises(SessionAlreadyExistsError):
-            await harness.store.create_session("local", NewSession("s"), None)
+            await harness.store.create_session("local", WIDE, harness.mint(), None)
+        assert await harness.store.get_session("local", "s") == session
 
     async def test_a_session_that_is_not_there(self, harness: Harness) -> None:
-        store = harness.store
-        for call in (
-            store.get_session("local", "s"),
-            store.update_session("local", "s", SessionChange(), None),
-            store.delete_session("local", "s", None, force=True),
-            store.list_inferences("local", "s", (), 10, None),
-            store.read_log("local", "s", 0, 1),
-            store.get_turn("local", "s", 0, TurnView.FULL, 0, 10),
-            store.list_turns("local", "s", TurnView.FULL, 10, None, newest_first=True),
-            store.request_cancel("local", "s", "", is_session=True),
-            harness.start("s"),
-        ):
+        await harness.session("s", principal="other")
+        before = await harness.everything()
+        for call in calls_about(harness, "s"):
             with pytest.raises(SessionNotFoundError) as caught:
                 await call
             assert caught.value.metadata == {"session_id": "s"}
+        assert await harness.everything() == before
 
     async def test_creation_is_idempotent_by_key(self, harness: Harness) -> None:
-        guard = Idempotency("CreateSession", "k", b"content")
-        first, created = await harness.store.create_session("local", NewSession(), guard)
-        changed = await harness.store.update_session("local", first.session_id, SessionChange("x"), None)
-        again, created_again = await harness.store.create_session("local", NewSession(), guard)
+        first, created = await harness.store.create_session("local", NewSession("a"), harness.mint(), GUARD)
+        changed = await harness.store.update_session("local", "a", SessionChange("x"), None, harness.mint())
+        # Another call for the same intent: the server minted another session_id and another token.
+        again, created_again = await harness.store.create_session("local", NewSession("b"), harness.mint(), GUARD)
         assert (created, created_again) == (True, False)
-        assert again == changed
+        assert (again, again.log) == (changed, first.log)
+        with pytest.raises(SessionNotFoundError):
+            await harness.store.get_session("local", "b")
+        other = Idempotency("CreateSession", "k", b"other")
         with pytest.raises(IdempotencyKeyReusedError):
-            await harness.store.create_session("local", NewSession(), Idempotency("CreateSession", "k", b"other"))
-        _, created_elsewhere = await harness.store.create_session("other", NewSession(), guard)
+            await harness.store.create_session("local", NewSession("b"), harness.mint(), other)
+        _, created_elsewhere = await harness.store.create_session("other", NewSession("a"), harness.mint(), GUARD)
         assert created_elsewhere
 
     async def test_a_refused_creation_leaves_its_key_free(self, harness: Harness) -> None:
-        guard = Idempotency("CreateSession", "k", b"content")
         await harness.session("s")
         with pytest.raises(SessionAlreadyExistsError):
-            await harness.store.create_session("local", NewSession("s"), guard)
-        _, created = await harness.store.create_session("local", NewSession("t"), guard)
+            await harness.store.create_session("local", NewSession("s"), harness.mint(), GUARD)
+        _, created = await harness.store.create_session("local", NewSession("t"), harness.mint(), GUARD)
         assert created
 
     async def test_a_creation_that_its_check_refuses_leaves_nothing(self, harness: Harness) -> None:
-        guard = Idempotency("CreateSession", "k", b"content")
-
         def refuse() -> None:
             raise ProfileNotFoundError(profile="p")
 
+        create, new = harness.store.create_session, NewSession("s")
         with pytest.raises(ProfileNotFoundError):
-            await harness.store.create_session("local", NewSession("s"), guard, refuse)
+            await create("local", new, harness.mint(), GUARD, refuse)
         with pytest.raises(SessionNotFoundError):
             await harness.store.get_session("local", "s")
-        first, created = await harness.store.create_session("local", NewSession("s"), guard, lambda: None)
+        first, created = await create("local", new, harness.mint(), GUARD, lambda: None)
         assert created
         with pytest.raises(ProfileNotFoundError):  # before anything else is looked at
-            await harness.store.create_session("local", NewSession("s"), None, refuse)
-        assert await harness.store.create_session("local", NewSession("s"), guard, refuse) == (first, False)
-
-    async def test_the_key_of_a_creation_outlives_its_session_for_a_day(self, harness: Harness) -> None:
-        guard = Idempotency("CreateSession", "k", b"content")
-        await harness.store.create_session("local", NewSession("s"), guard)
-        harness.now += timedelta(days=30)
-        await harness.store.delete_session("local", "s", None, force=False)
-        harness.now += timedelta(hours=24)
-        await harness.store.expire(harness.now)
-        with pytest.raises(SessionNotFoundError):
-            await harness.store.create_session("local", NewSession("s"), guard)
-        harness.now += timedelta(seconds=1)
-        await harness.store.expire(harness.now)
-        _, created = await harness.store.create_session("local", NewSession("s"), guard)
-        assert created
+            await create("local", new, harness.mint(), None, refuse)
+        assert await create("local", new, harness.mint(), GUARD, refuse) == (first, False)  # after the gate
 
     async def test_what_cannot_be_encoded_changes_nothing(self, harness: Harness) -> None:
+        broken = NewSession("s", metadata={"a.b@v1": "\ud800"})
         with pytest.raises(UnicodeEncodeError):
-            await harness.store.create_session("local", NewSession("s", metadata={"a.b@v1": "\ud800"}), None)
-        session = await harness.session("s")
-        with pytest.raises(UnicodeEncodeError):
-            await harness.store.update_session("local", "s", SessionChange("\ud800"), None)
-        assert await harness.store.get_session("local", "s") == session
+            await harness.store.create_session("local", broken, harness.mint(), GUARD)
+        await harness.store.create_session("local", NewSession("s"), harness.mint(), GUARD)
         claim = await harness.running("s")
+        before = await harness.everything()
         with pytest.raises(UnicodeEncodeError):
-            await harness.store.request_cancel("local", "s", "\ud800", is_session=True)
-        assert await harness.store.get_inference("local", claim.inference.inference_id) == claim.inference
+            await harness.store.update_session("local", "s", SessionChange("\ud800"), None, "again")
+        with pytest.raises(UnicodeEncodeError):
+            await harness.cancel(claim.inference, "\ud800")
+        assert await harness.everything() == before
+        changed = await harness.store.update_session("local", "s", SessionChange("x"), None, "again")
+        assert (changed.display_name, changed.revision) == ("x", 2)
 
     async def test_a_change_replaces_only_what_it_names(self, harness: Harness) -> None:
-        await harness.store.create_session("local", WIDE, None)
+        await harness.store.create_session("local", WIDE, harness.mint(), None)
         harness.now += timedelta(seconds=1)
-        changed = await harness.store.update_session("local", "s", SessionChange(labels={"a": "b"}), 1)
+        change = SessionChange(labels={"a": "b"})
+        changed = await harness.store.update_session("local", "s", change, 1, harness.mint())
         assert changed.labels == {"a": "b"}
         assert (changed.display_name, changed.metadata, changed.profile) == ("A name", WIDE.metadata, "fast")
         assert (changed.revision, changed.update_time) == (2, harness.now)
         assert changed.create_time < changed.update_time
         assert await harness.store.get_session("local", "s") == changed
 
+    async def test_a_change_at_any_revision(self, harness: Harness) -> None:
+        await harness.session("s")
+        for revision, name in enumerate("abc", 2):
+            changed = await harness.store.update_session("local", "s", SessionChange(name), None, harness.mint())
+            assert (changed.display_name, changed.revision) == (name, revision)
+
     async def test_a_change_from_another_revision_is_refused(self, harness: Harness) -> None:
         session = await harness.session("s")
         with pytest.raises(RevisionMismatchError):
-            await harness.store.update_session("local", "s", SessionChange("x"), 2)
+            await harness.store.update_session("local", "s", SessionChange("x"), 2, "t")
         with pytest.raises(RevisionMismatchError):
             await harness.store.delete_session("local", "s", 2, force=False)
         assert await harness.store.get_session("local", "s") == session
+        # It did not happen, so its token was not used up.
+        assert (await harness.store.update_session("local", "s", SessionChange("x"), 1, "t")).revision == 2
 
     async def test_inferences_do_not_change_the_revision(self, harness: Harness) -> None:
         await harness.session("s")
@@ -166,7 +158,7 @@ class SessionPromises:
         assert session.queued_count == 2
 
     async def test_a_session_lives_for_its_ttl_after_its_last_inference(self, harness: Harness) -> None:
-        await harness.store.create_session("local", WIDE, None)
+        await harness.store.create_session("local", WIDE, harness.mint(), None)
         harness.now += timedelta(minutes=10)
         await harness.turn("s", "hi", "ho")
         session = await harness.store.get_session("local", "s")
@@ -192,9 +184,22 @@ class SessionPromises:
         assert len(page.items) == 3
         assert page.next is None
 
+    async def test_a_page_of_sessions_has_a_mebibyte_or_one_session(self, harness: Harness) -> None:
+        for number, size in enumerate((2_000_000, 400_000, 400_000, 400_000)):
+            await harness.session(f"s{number}", metadata={"a.b@v1": "x" * size})
+        sizes: list[int] = []
+        cursor: int | None = None
+        while True:
+            page = await harness.store.list_sessions("local", {}, 9, cursor)
+            sizes.append(len(page.items))
+            if page.next is None:
+                break
+            cursor = page.next
+        assert sizes == [2, 1, 1]
+
     async def test_sessions_are_filtered_by_all_labels(self, harness: Harness) -> None:
         for session_id, labels in {"a": {"x": "1"}, "b": {"x": "1", "y": "2"}, "c": {"x": "2", "y": "2"}}.items():
-            await harness.store.create_session("local", NewSession(session_id, labels=labels), None)
+            await harness.session(session_id, labels=labels)
 
         async def listed(labels: dict[str, str]) -> list[str]:
             return [each.session_id for each in (await harness.store.list_sessions("local", labels, 9, None)).items]
@@ -203,7 +208,7 @@ class SessionPromises:
         assert await listed({"x": "1"}) == ["b", "a"]
         assert await listed({"x": "1", "y": "2"}) == ["b"]
         assert await listed({"z": ""}) == []
-        await harness.store.update_session("local", "a", SessionChange(labels={"z": ""}), None)
+        await harness.store.update_session("local", "a", SessionChange(labels={"z": ""}), None, harness.mint())
         assert await listed({"z": ""}) == ["a"]
         assert await listed({"x": "1"}) == ["b"]
 
@@ -214,73 +219,23 @@ class SessionPromises:
         assert theirs.head_sequence == 0
         assert theirs.log != (await harness.store.get_session("local", "s")).log
         assert (await harness.store.list_inferences("other", "s", (), 10, None)).items == ()
+        claim = await harness.waiting("s")
         for call in (
             harness.store.get_inference("other", mine.inference_id),
-            harness.store.request_cancel("other", mine.inference_id, "", is_session=False),
+            harness.store.request_cancel("other", claim.inference.inference_id, ""),
+            harness.store.amend("other", claim.inference.inference_id, harness.mint(), _never),
         ):
             with pytest.raises(InferenceNotFoundError):
                 await call
-        claim = await harness.running("s")
-        stolen = type(claim.lease)("other", claim.lease.inference_id, claim.lease.token)
+        running = await harness.running("s", principal="other")
+        stolen = type(running.lease)("local", running.lease.inference_id, running.lease.token)
         with pytest.raises(Fenced):
-            await harness.store.append(stolen, 0, harness.deltas(claim, "x"))
+            await harness.store.append(stolen, 0, harness.deltas(running, "x"))
+        await harness.finish(running, 0)
+        head = (await harness.store.get_session("other", "s")).head_sequence
+        await harness.store.compact("other", "s", Base(head, b"theirs"))
+        assert await harness.store.read_base("local", "s") == Base()
 
-    async def test_a_deleted_session_is_gone_with_all_that_belongs_to_it(self, harness: Harness) -> None:
-        log = (await harness.session("s")).log
-        done = await harness.turn("s", "hi", "ho")
-        await harness.store.delete_session("local", "s", None, force=False)
-        with pytest.raises(SessionNotFoundError):
-            await harness.store.get_session("local", "s")
-        with pytest.raises(InferenceNotFoundError):
-            await harness.store.get_inference("local", done.inference_id)
-        assert harness.commits[-1].is_deleted
-        for index in (0, None):
-            with pytest.raises(SessionNotFoundError):
-                await harness.full("s", index)
-        with pytest.raises(SessionNotFoundError):
-            await harness.store.list_turns("local", "s", TurnView.FULL, 9, None, newest_first=True)
-        again = await harness.session("s")
-        for index in (0, None):
-            with pytest.raises(TurnNotFoundError):
-                await harness.full("s", index)
-        assert (again.head_sequence, again.turn_count) == (0, 0)
-        assert again.log != log
-        assert (await harness.chunks("s")) == ()
 
-    async def test_a_busy_session_is_deleted_only_by_force(self, harness: Harness) -> None:
-        await harness.session("s")
-        first = await harness.start("s")
-        await harness.start("s")
-        with pytest.raises(SessionBusyError) as caught:
-            await harness.store.delete_session("local", "s", None, force=False)
-        assert caught.value.metadata == {"session_id": "s", "inference_id": first.inference_id}
-        claim = await harness.claim()
-        await harness.store.delete_session("local", "s", 1, force=True)
-        with pytest.raises(Fenced):
-            await harness.store.append(claim.lease, 0, harness.deltas(claim, "x"))
-        with pytest.raises(Fenced):
-            await harness.finish(claim, 0)
-        assert await harness.store.claim("me", 10) == ()
-        assert await harness.store.heartbeat("me") == ()
-
-    async def test_the_last_of_two_deletions_is_refused(self, harness: Harness) -> None:
-        await harness.session("s")
-        outcomes = await gather(*(harness.store.delete_session("local", "s", None, force=False) for _ in range(2)))
-        assert outcomes[0] is None
-        assert isinstance(outcomes[1], SessionNotFoundError)
-
-    async def test_a_closed_store_refuses_everything(self, harness: Harness) -> None:
-        await harness.session("s")
-        claim = await harness.running("s")
-        await harness.store.close()
-        await harness.store.close()
-        for call in (
-            harness.session("t"),
-            harness.start("s"),
-            harness.store.get_session("local", "s"),
-            harness.store.append(claim.lease, 0, harness.deltas(claim, "x")),
-            harness.store.heartbeat("me"),
-        ):
-            with pytest.raises(StoreUnavailableError):
-                await call
-        harness.commits.clear()
+def _never(_: object) -> object:
+    raise AssertionError

@@ -1,12 +1,44 @@
 """The one suite that every SessionStore passes. A subclass has the fixture `harness`, a Harness around a new store."""
 
-from contract.store_leases import LeasePromises
-from contract.store_line import LinePromises
+from contract.store_again import CallPromises
+from contract.store_compaction import CompactionPromises
+from contract.store_deletions import DeletionPromises, KeyPromises
+from contract.store_fencing import FencingPromises
+from contract.store_hand_back import HandBackPromises
+from contract.store_leases import AppendPromises, ClaimPromises, FinishPromises
+from contract.store_line import CancelPromises, LinePromises
 from contract.store_log import LogPromises
+from contract.store_owners import DeathPromises, OwnerPromises, RevokePromises
 from contract.store_sessions import SessionPromises
 from contract.store_starts import StartPromises
+from contract.store_steps import EffectPromises, StepPromises
+from contract.store_sweep import SweepPromises
 from contract.store_turns import TurnPromises
+from contract.store_waiting import WaitingPromises
 
 
-class StoreSuite(SessionPromises, StartPromises, LinePromises, LeasePromises, LogPromises, TurnPromises):
+class StoreSuite(
+    CallPromises,
+    SessionPromises,
+    DeletionPromises,
+    KeyPromises,
+    StartPromises,
+    LinePromises,
+    CancelPromises,
+    OwnerPromises,
+    DeathPromises,
+    RevokePromises,
+    ClaimPromises,
+    FencingPromises,
+    AppendPromises,
+    EffectPromises,
+    StepPromises,
+    HandBackPromises,
+    WaitingPromises,
+    FinishPromises,
+    SweepPromises,
+    LogPromises,
+    CompactionPromises,
+    TurnPromises,
+):
     """Everything that the port promises."""

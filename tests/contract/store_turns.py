@@ -10,7 +10,7 @@ from turnwire_server.domain.errors import TurnNotFoundError
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.tool import ToolCall, ToolUse
 from turnwire_server.domain.turn import Block, BlockStatus, LlmText, Other, Reasoning, System, TurnState, TurnView
-from turnwire_server.stores.base import StartCommand
+from turnwire_server.stores.lease import Step
 from turnwire_server.stores.page import PAGE_BYTES_MAX
 
 BASIC, DELTA, FULL = TurnView.BASIC, TurnView.DELTA, TurnView.FULL
@@ -69,8 +69,7 @@ class TurnPromises:
         await harness.turn("s", "q0", "a0")
         await harness.turn("s", "q1", "a1")
         await harness.turn("s", "q1 edited", "a1 edited", parent=0)
-        command = StartCommand("local", "s", (), parent=2)
-        await harness.store.start(command, admit)
+        await harness.store.start(harness.command("s", parent=2), admit)
         regenerated = await harness.claim()
         await harness.finish(regenerated, 0, llm("again"))
         assert texts(await harness.full("s", 1)) == ["q0", "a0", "q1", "a1"]
@@ -108,6 +107,21 @@ class TurnPromises:
                         offset = page.next
                     assert tuple(seen) == whole.blocks
                 assert (await harness.store.get_turn("local", "s", index, view, 99, 5)).turn.blocks == ()
+
+    async def test_an_open_turn_is_paged_as_far_as_it_was_committed(self, harness: Harness) -> None:
+        await harness.session("s")
+        await harness.turn("s", "q0", "a0")
+        claim = await harness.running("s", user("q1"))
+        for number, said in enumerate((("a", "b"), (), ("c",)), 1):
+            await harness.store.commit_step(claim.lease, 0, Step(number, tuple(map(llm, said))))
+        for view, expected in ((FULL, ["q0", "a0", "q1", "a", "b", "c"]), (DELTA, ["q1", "a", "b", "c"])):
+            seen: list[str] = []
+            offset: int | None = 0
+            while offset is not None:
+                page = await harness.store.get_turn("local", "s", 1, view, offset, 2)
+                seen.extend(texts(page.turn))
+                offset = page.next
+            assert seen == expected
 
     async def test_a_page_of_blocks_has_a_mebibyte_or_one_block(self, harness: Harness) -> None:
         await harness.session("s")
@@ -197,8 +211,8 @@ class TurnPromises:
             {},
         ]
         for data in given:
-            command = StartCommand("local", "s", (user("q"),), metadata={"app.note@v1": "1"} if data else {}, data=data)
-            await harness.store.start(command, admit)
+            note = {"app.note@v1": "1"} if data else {}
+            await harness.store.start(harness.command("s", user("q"), metadata=note, data=data), admit)
             await harness.finish(await harness.claim(), 0)
         turns = [await harness.full("s", index) for index in range(3)]
         assert turns[0].data == given[0]
@@ -216,7 +230,8 @@ class TurnPromises:
         for session_id in ("a", "b"):
             await harness.session(session_id)
             await harness.turn(session_id, "same question", "same answer")
-        await harness.store.delete_session("local", "a", None, force=False)
+        await harness.delete("a")
+        await harness.sweep()
         assert texts(await harness.full("b", 0)) == ["same question", "same answer"]
         await harness.turn("b", "same question", "same answer")
         assert (await harness.full("b", 1)).block_count == 4

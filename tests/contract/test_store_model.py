@@ -16,7 +16,8 @@ from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import ConflictPolicy
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.domain.turn import TurnView
-from turnwire_server.stores.base import Claim, Ending, Running, StartCommand
+from turnwire_server.stores.lease import Claim, Ending, Running
+from turnwire_server.stores.start import StartCommand
 
 _EXAMPLES = 60
 _STEPS_MAX = 40

@@ -17,6 +17,7 @@ RESPONSE_BYTES_MAX = 4 * 1024 * 1024
 _STARTS = {"llm_start", "llm_thinking_start", "tool_start"}
 _DELTAS = {"llm_delta", "llm_thinking_delta", "tool_delta"}
 _FINALS = {"llm_final", "llm_thinking_final", "tool_call"}
+_AFTER_A_LOSS = {"inference_started", "turn_closed", "inference_finished"}
 
 
 @dataclass
@@ -109,12 +110,40 @@ def check_inference(events: list[event_pb2.Event]) -> None:
     finished = events[-1].inference_finished
     assert finished.event_count == len(events), f"event_count {finished.event_count} for {len(events)} events"
     assert finished.WhichOneof("outcome"), "Terminal: an end that does not say how"
+    for place, name in enumerate(names):
+        if name == "inference_attempt_lost":
+            _check_entities(holding(events[:place]))  # what is void told a story, too, as long as it held
+    text, ended = _check_entities(holding(events))
+    if finished.HasField("succeeded"):
+        assert ended == text.keys(), f"no final for {text.keys() - ended} of a succeeded inference"
+
+
+def holding(events: Iterable[event_pb2.Event]) -> list[event_pb2.Event]:
+    """Return the events of one inference that no lost attempt made void; check what each attempt_lost says.
+
+    Of an attempt that was lost, the events after superseded_after_sequence are void: the next attempt tells them anew.
+    """
+    held: list[event_pb2.Event] = []
+    is_lost = False
+    for event in events:
+        name = event.WhichOneof("payload") or ""
+        assert not is_lost or name in _AFTER_A_LOSS, f"{name} right after a loss"
+        is_lost = name == "inference_attempt_lost"
+        if is_lost:
+            last = event.inference_attempt_lost.superseded_after_sequence
+            assert last in {each.sequence for each in held}, f"a loss after {last}, which is no event that holds"
+            held = [each for each in held if each.sequence <= last]
+        held.append(event)
+    return held
+
+
+def _check_entities(events: Iterable[event_pb2.Event]) -> tuple[dict[str, bytes], set[str]]:
+    """Check the story of each entity; return what each said, and which have their final."""
     text: dict[str, bytes] = {}
     ended: set[str] = set()
     for event in events:
         _check_entity(event, text, ended)
-    if finished.HasField("succeeded"):
-        assert ended == text.keys(), f"no final for {text.keys() - ended} of a succeeded inference"
+    return text, ended
 
 
 def _check_entity(event: event_pb2.Event, text: dict[str, bytes], ended: set[str]) -> None:
@@ -143,10 +172,14 @@ def _check_entity(event: event_pb2.Event, text: dict[str, bytes], ended: set[str
 
 
 def check_agreement(log: list[event_pb2.Event], watches: Iterable[Watch]) -> None:
-    """Durable, Resumable: every watcher saw all that its filter lets through, nothing else, and the same bytes."""
+    """Durable, Resumable: every watcher saw all that its filter lets through, nothing else, and the same bytes.
+
+    `log` is the log up to its head. It may leave out a beginning that no watcher was to see.
+    """
     stored = {event.sequence: event for event in log}
+    head = log[-1].sequence if log else 0
     for watch in watches:
-        assert watch.position <= len(log), f"Durable: a watcher got to {watch.position} of {len(log)}"
+        assert watch.position <= head, f"Durable: a watcher got to {watch.position} of {head}"
         due = [
             event.sequence
             for event in log

@@ -21,7 +21,15 @@ from turnwire_server.domain.event import (
     TurnClosed,
     TurnOpened,
 )
-from turnwire_server.domain.inference import FinishClass, Inference, InferenceState, Usage, advance
+from turnwire_server.domain.inference import (
+    WAITING_STATES,
+    FinishClass,
+    IllegalTransition,
+    Inference,
+    InferenceState,
+    Usage,
+    advance,
+)
 from turnwire_server.domain.turn import Turn
 
 _OUTCOMES = {
@@ -72,6 +80,9 @@ def request_cancel(inference: Inference, reason: str, now: datetime) -> Inferenc
 
 def commit(inference: Inference, usage: Usage, model: str, then: InferenceState) -> Inference:
     """A step is committed; `then` is RUNNING, or where the inference waits for its client."""
+    if then is not InferenceState.RUNNING and then not in WAITING_STATES:
+        msg = f"a step of inference {inference.inference_id} cannot lead to {then.name}"
+        raise IllegalTransition(msg)
     moved = inference if then is InferenceState.RUNNING else advance(inference, then)
     return replace(moved, usage=inference.usage + usage, model=model or inference.model)
 

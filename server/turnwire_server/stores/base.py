@@ -221,6 +221,8 @@ class SessionStore(Protocol):
     async def commit_step(self, lease: Lease, position: int, step: Step) -> Inference:
         """Commit a step: its blocks are in the turn, whatever becomes of the attempt, and the effects are settled.
 
+        Where the inference would wait for its client and a cancel is requested, it ends instead.
+
         Errors: Fenced.
         """
         ...
@@ -228,7 +230,8 @@ class SessionStore(Protocol):
     async def hand_back(self, lease: Lease, position: int, *, is_loss: bool) -> Inference:
         """Put a running inference back to its line, as the first, to be continued at its last step.
 
-        The event that tells of it makes all void that was appended since. `is_loss` counts it as a lost attempt.
+        The event that tells of it makes all void that was appended since. `is_loss` counts it as a lost attempt. If a
+        cancel is requested, it ends after that.
 
         Errors: Fenced.
         """

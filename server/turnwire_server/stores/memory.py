@@ -67,15 +67,19 @@ class MemorySessionStore:
         check: Callable[[], object] | None = None,
     ) -> tuple[Session, bool]:
         """See SessionStore."""
-        sent = self._state.sessions.get((principal, new.session_id))
-        if sent and sent.session.log == self._state.log_of(token):
-            return sent.shown(), True
+        log = self._state.log_of(token)
         if made := self._state.pass_gate(principal, idempotency):
-            return made.session.shown(), False
+            return made.session.shown(), made.session.session.log == log
+        if self._state.has_used(token):
+            sent = self._state.session(principal, new.session_id)
+            if sent.session.log != log:  # it was deleted, and another one has its name
+                raise SessionNotFoundError(session_id=new.session_id)
+            return sent.shown(), True
         if check:
             check()
         held = self._state.build_session(principal, new, token)
         self._state.keep(held, None, idempotency)
+        self._state.use(token)
         return held.shown(), True
 
     async def get_session(self, principal: str, session_id: str) -> Session:
@@ -123,11 +127,12 @@ class MemorySessionStore:
 
     async def start(self, command: StartCommand, decide: Decide) -> Started:
         """See SessionStore."""
-        if sent := self._state.inferences.get((command.principal, command.inference_id)):
-            return Started(sent.shown(), created=True)
         made = self._state.pass_gate(command.principal, command.idempotency)
         if made and made.inference:
-            return Started(made.inference.shown(), created=False)
+            shown = made.inference.shown()
+            return Started(shown, created=shown.inference_id == command.inference_id)
+        if self._state.has_used(command.inference_id):
+            return Started(self._sent(command).shown(), created=True)
         if isinstance(command.target, str):
             session = self._state.session(command.principal, command.target)
         else:
@@ -153,6 +158,7 @@ class MemorySessionStore:
         position = _queue_position(inference, session.places())
         self._state.move(inference, lifecycle.enqueue(inference.inference, position, inference.inference.create_time))
         self._state.keep(session, inference, command.idempotency)
+        self._state.use(command.inference_id)
         self._publish()
         return Started(inference.shown(), created=True)
 
@@ -311,6 +317,14 @@ class MemorySessionStore:
     async def close(self) -> None:
         """See SessionStore."""
         self._open = None
+
+    def _sent(self, command: StartCommand) -> HeldInference:
+        """Return what a start made that is sent again. Errors: SessionNotFoundError, if it is gone."""
+        held = self._state.inferences.get((command.principal, command.inference_id))
+        if held is None:
+            name = command.target if isinstance(command.target, str) else command.target.session_id
+            raise SessionNotFoundError(session_id=name)
+        return held
 
     def _publish(self) -> None:
         commits, self._state.commits = self._state.commits, []

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from turnwire_server.domain import lifecycle
+from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
 from turnwire_server.stores.intake import deadline_outcome, inference_bytes
@@ -113,6 +114,7 @@ def commit_step(state: State, lease: Lease, position: int, step: Step) -> HeldIn
     held.holds_through = held.inference.last_sequence
     if step.then is not InferenceState.RUNNING:
         held.owner = ""
+        _heed_cancel(state, held)
     return held
 
 
@@ -125,6 +127,7 @@ def hand_back(state: State, lease: Lease, position: int, *, is_loss: bool) -> He
     _check_position(held, position)
     state.move(held, lifecycle.hand_back(held.inference, held.holds_through, state.now(), is_loss=is_loss))
     held.owner, held.is_handed_back = "", True
+    _heed_cancel(state, held)
     return held
 
 
@@ -149,9 +152,15 @@ def sweep(state: State, now: datetime) -> bool:
         if held.inference.state is not InferenceState.RUNNING:
             if deadline <= now:
                 state.end(held, Ending(deadline_outcome(held.inference)))
-        elif deadline + timedelta(seconds=OVERDUE_SECONDS) <= now:
+        elif deadline + timedelta(seconds=OVERDUE_SECONDS) <= now and not held.was_lost:
             held.owner = held.lease = ""
     return False
+
+
+def _heed_cancel(state: State, held: HeldInference) -> None:
+    """End an inference that nobody runs any more, if that was requested."""
+    if held.inference.cancel_requested_time is not None:
+        state.end(held, Ending(Cancelled()))
 
 
 def _check_lives(state: State, owner: str) -> None:

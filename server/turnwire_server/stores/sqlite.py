@@ -260,8 +260,8 @@ class SqliteSessionStore:
 
 def _sweep(tx: Transaction, now: datetime) -> bool:
     sessions.forget_keys(tx)
-    leases.expire(tx, now)
-    return purge(tx)
+    has_more = leases.expire(tx, now)
+    return purge(tx) or has_more
 
 
 def _open_files(

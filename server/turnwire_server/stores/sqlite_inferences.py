@@ -12,6 +12,7 @@ from turnwire_server.domain.errors import (
     InferenceNotFoundError,
     InferenceNotWaitingError,
     NoActiveInferenceError,
+    SessionNotFoundError,
     TurnNotFoundError,
 )
 from turnwire_server.domain.event import Cancelled
@@ -85,10 +86,14 @@ def list_inferences(
 def start(tx: Transaction, command: StartCommand, decide: Decide) -> Started:
     """See SessionStore."""
     connection, principal, idempotency = tx.connection, command.principal, command.idempotency
-    if sent := find_inference(connection, principal, command.inference_id):
-        return Started(sent.inference, created=True)
     if idempotency and (made := pass_gate(tx, principal, idempotency)):
-        return Started(load_inference(connection, principal, made.inference_id).inference, created=False)
+        inference = load_inference(connection, principal, made.inference_id).inference
+        return Started(inference, created=made.inference_id == command.inference_id)
+    if not idempotency and not use_token(tx, command.inference_id):
+        sent = find_inference(connection, principal, command.inference_id)
+        if sent is None:
+            raise SessionNotFoundError(session_id=_name_of(command))
+        return Started(sent.inference, created=True)
     session = (
         load_session(connection, principal, command.target)
         if isinstance(command.target, str)
@@ -194,6 +199,10 @@ def write_effect(tx: Transaction, inference: int, effect: Effect) -> None:
 def settle_effects(tx: Transaction, inference: int) -> None:
     """Forget the tool calls of a step: what came of them is in the turn."""
     tx.connection.execute("DELETE FROM effect WHERE inference = ?", (inference,))
+
+
+def _name_of(command: StartCommand) -> str:
+    return command.target if isinstance(command.target, str) else command.target.session_id
 
 
 def _read_line(connection: sqlite3.Connection, session: int) -> list[InLine]:

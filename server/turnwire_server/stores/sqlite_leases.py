@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from turnwire_server.domain import lifecycle
+from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
 from turnwire_server.stores.intake import deadline_outcome
@@ -37,6 +38,9 @@ from turnwire_server.stores.sqlite_rows import (
 from turnwire_server.stores.sqlite_turns import add_blocks, open_turn
 from turnwire_server.stores.sqlite_writer import Transaction
 
+# How many inferences one sweep ends, so that it never keeps the store for long.
+_EXPIRED_MAX = 100
+
 _BEAT = """
     UPDATE owner SET beats = beats + 1 WHERE id = :owner
     AND EXISTS (SELECT 1 FROM inference INDEXED BY inference_owner WHERE state = 2 AND owner = :owner)"""
@@ -46,8 +50,10 @@ _SELECT_BEATS = """
     AND EXISTS (SELECT 1 FROM inference INDEXED BY inference_owner WHERE state = 2 AND owner = owner.id)"""
 
 _SELECT_SENT = f"""
-    {SELECT_INFERENCE} WHERE i.state = 2 AND i.lease IN (SELECT value FROM json_each(?)) AND i.owner = ?
-    ORDER BY i.key"""
+    {SELECT_INFERENCE} WHERE i.key IN (
+        SELECT s.key FROM inference s INDEXED BY inference_lease
+        WHERE s.state = 2 AND s.lease IN (SELECT value FROM json_each(?)) AND s.owner = ?
+    ) ORDER BY i.key"""
 
 # First in their session's line: the active one, or the one of the lowest rank if none is active. And what is lost.
 _SELECT_CLAIMABLE = f"""
@@ -64,13 +70,14 @@ _SELECT_CLAIMABLE = f"""
 _SELECT_EXPIRED = f"""
     {SELECT_INFERENCE} WHERE i.key IN (
         SELECT e.key FROM inference e INDEXED BY inference_deadline
-        WHERE e.state < 5 AND e.deadline IS NOT NULL AND e.deadline <= ? AND e.state <> 2
+        WHERE e.state < 5 AND e.deadline IS NOT NULL AND e.deadline <= ? AND e.state <> 2 LIMIT ?
     ) ORDER BY i.key"""
 
 _REVOKE_OVERDUE = """
     UPDATE inference SET owner = NULL, lease = NULL WHERE key IN (
         SELECT o.key FROM inference o INDEXED BY inference_deadline
         WHERE o.state < 5 AND o.deadline IS NOT NULL AND o.deadline <= ? AND o.state = 2 AND o.owner IS NOT NULL
+        AND o.was_lost = 0
     )"""
 
 _REVOKE = "UPDATE inference INDEXED BY inference_owner SET owner = NULL, lease = NULL WHERE state = 2 AND owner = ?"
@@ -185,7 +192,8 @@ def commit_step(tx: Transaction, lease: Lease, position: int, step: Step) -> Inf
     settle_effects(tx, row.key)
     write_checkpoint(tx, row.key, step.checkpoint)
     tx.connection.execute("UPDATE inference SET step = ? WHERE key = ?", (step.number, row.key))
-    return write(tx, row, committed, step.events, None if step.then is InferenceState.RUNNING else step.then)
+    inference = write(tx, row, committed, step.events, None if step.then is InferenceState.RUNNING else step.then)
+    return _heed_cancel(tx, lease, inference)
 
 
 def hand_back(tx: Transaction, lease: Lease, position: int, *, is_loss: bool) -> Inference:
@@ -195,7 +203,8 @@ def hand_back(tx: Transaction, lease: Lease, position: int, *, is_loss: bool) ->
         return row.inference  # it was sent before
     _check_place(row, position)
     tx.connection.execute("UPDATE inference SET is_handed_back = 1 WHERE key = ?", (row.key,))
-    return move(tx, row, lifecycle.hand_back(row.inference, row.holds_through, tx.now(), is_loss=is_loss))
+    back = move(tx, row, lifecycle.hand_back(row.inference, row.holds_through, tx.now(), is_loss=is_loss))
+    return _heed_cancel(tx, lease, back)
 
 
 def finish(tx: Transaction, lease: Lease, position: int, ending: Ending) -> Inference:
@@ -207,12 +216,13 @@ def finish(tx: Transaction, lease: Lease, position: int, ending: Ending) -> Infe
     return end(tx, row, ending)
 
 
-def expire(tx: Transaction, now: datetime) -> None:
-    """End what has passed its deadline, and revoke the leases of what should have ended by itself."""
-    expired = [inference_from_row(row) for row in tx.connection.execute(_SELECT_EXPIRED, (to_micros(now),)).fetchall()]
-    for row in expired:
+def expire(tx: Transaction, now: datetime) -> bool:
+    """End what has passed its deadline, and revoke what should have ended by itself; return whether there is more."""
+    rows = tx.connection.execute(_SELECT_EXPIRED, (to_micros(now), _EXPIRED_MAX)).fetchall()
+    for row in map(inference_from_row, rows):
         end(tx, row, Ending(deadline_outcome(row.inference)))
     tx.connection.execute(_REVOKE_OVERDUE, (to_micros(now - timedelta(seconds=OVERDUE_SECONDS)),))
+    return len(rows) == _EXPIRED_MAX
 
 
 def _check_lives(tx: Transaction, owner: str) -> None:
@@ -252,6 +262,14 @@ def _read_claim(connection: sqlite3.Connection, row: InferenceRow) -> Claim:
         effects=read_effects(connection, row.key),
         is_lost=row.was_lost,
     )
+
+
+def _heed_cancel(tx: Transaction, lease: Lease, inference: Inference) -> Inference:
+    """End an inference that nobody runs any more, if that was requested."""
+    row = find_inference(tx.connection, lease.principal, lease.inference_id)
+    if row is None or inference.cancel_requested_time is None or inference.state is InferenceState.RUNNING:
+        return inference
+    return end(tx, row, Ending(Cancelled()))
 
 
 def _load_leased(tx: Transaction, lease: Lease) -> InferenceRow:

@@ -89,10 +89,14 @@ def create_session(
     check: Callable[[], object] | None,
 ) -> tuple[Session, bool]:
     """See SessionStore."""
-    if (sent := find_session(tx.connection, principal, new.session_id)) and sent.token == token:
-        return sent.session, True
     if idempotency and (made := pass_gate(tx, principal, idempotency)):
-        return load_session(tx.connection, principal, made.session_id).session, False
+        row = load_session(tx.connection, principal, made.session_id)
+        return row.session, row.token == token
+    if not idempotency and not use_token(tx, token):
+        row = load_session(tx.connection, principal, new.session_id)
+        if row.token != token:  # it was deleted, and another one has its name
+            raise SessionNotFoundError(session_id=new.session_id)
+        return row.session, True
     if check:
         check()
     created = insert_session(tx, principal, new, token)

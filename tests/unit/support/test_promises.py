@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from support import promises
-from support.promises import Watch, check_agreement, check_inference, check_log
+from support.promises import Watch, check_agreement, check_inference, check_log, holding
 from turnwire.v1 import event_pb2
+from turnwire.v1.error_reason_pb2 import ERROR_REASON_ATTEMPT_LOST
 from turnwire.v1.inference_pb2 import FINISH_CLASS_COMPLETED
 from turnwire.v1.inference_service_pb2 import SUBSCRIPTION_END_REASON_CAUGHT_UP, SubscribeEventsResponse
 
@@ -21,8 +22,10 @@ Responses = list[SubscribeEventsResponse]
 
 FIRST, SECOND = "inference-1", "inference-2"
 # The places in STORY of what the cases below break.
-QUEUED, THINKING_START, THINKING_DELTA, THINKING_FINAL, TOOL_START, TOOL_DELTA, TOOL_CALL = 0, 2, 3, 4, 5, 6, 7
-TEXT_START, TEXT_DELTA, SECOND_DELTA, TEXT_FINAL, CLOSED, FINISHED = 9, 10, 11, 12, 13, 14
+QUEUED, STARTED, THINKING_START, THINKING_DELTA, THINKING_FINAL, TOOL_START, TOOL_DELTA, TOOL_CALL = range(8)
+TEXT_START, TEXT_DELTA, SECOND_DELTA, TEXT_FINAL, CLOSED, FINISHED = range(9, 15)
+# The places of the losses in lost_story().
+FIRST_LOSS, SECOND_LOSS = 4, 11
 STORY: list[tuple[str, dict[str, object]]] = [
     ("", {"inference_queued": {"queue_position": 1}}),
     ("", {"inference_started": {"engine": "scripted"}}),
@@ -48,6 +51,18 @@ def story(inference_id: str = FIRST, after: int = 0) -> Log:
         Event(sequence=sequence, session_id="session", inference_id=inference_id, entity=entity, **payload)  # type: ignore[arg-type]
         for sequence, (entity, payload) in enumerate(STORY, after + 1)
     ]
+
+
+def lost_story() -> Log:
+    """An inference whose first attempt was lost while it thought, and whose second one while it called a tool."""
+    first, second, third = story()[:THINKING_FINAL], story()[STARTED:TOOL_CALL], story()[STARTED:]
+    return numbered([*first, _loss(after=STARTED + 1), *second, _loss(after=FIRST_LOSS + 2), *third])
+
+
+def _loss(after: int) -> Event:
+    event = Event(session_id="session", inference_id=FIRST)
+    event.inference_attempt_lost.superseded_after_sequence = after
+    return event
 
 
 def whole_log() -> Log:
@@ -122,6 +137,30 @@ def test_an_omitted_text_passes() -> None:
     check_inference(log)
 
 
+def test_a_lost_attempt_leaves_no_trace_in_what_holds() -> None:
+    log = lost_story()
+    assert [place for place, event in enumerate(log) if event.HasField("inference_attempt_lost")] == [
+        FIRST_LOSS,
+        SECOND_LOSS,
+    ]
+    assert check_log(log) == {FIRST: log}
+    told = [event for event in holding(log) if event.entity]
+    assert told == log[-len(told) - 2 : -2], "each entity is told once, by the last attempt"
+
+
+def test_an_inference_may_end_with_its_last_attempt_lost() -> None:
+    log = lost_story()[: SECOND_LOSS + 1] + story()[CLOSED:]
+    log[-1].inference_finished.failed.error.reason = ERROR_REASON_ATTEMPT_LOST
+    check_inference(numbered(log))
+    del log[-2]  # as it is before its turn is opened
+    check_inference(numbered(log))
+
+
+def test_the_rest_of_a_log_will_do_for_who_began_there() -> None:
+    log = whole_log()
+    check_agreement(log[17:], (watched(stream(log, after=20)), watched(stream(log, after=17))))
+
+
 # --- broken logs of one inference ------------------------------------------------------------------
 
 
@@ -170,10 +209,51 @@ STORIES: dict[str, tuple[str, Callable[[Log], object]]] = {
 }
 
 
+def _superseded(place: int, after: int) -> Callable[[Log], None]:
+    return _edit(place, "inference_attempt_lost", superseded_after_sequence=after)
+
+
+LOSSES: dict[str, tuple[str, Callable[[Log], object]]] = {
+    "loss of everything": ("a loss after 0, which is no event", _superseded(FIRST_LOSS, 0)),
+    "loss after itself": ("a loss after 5, which is no event", _superseded(FIRST_LOSS, FIRST_LOSS + 1)),
+    "loss after what is void": ("a loss after 4, which is no event", _superseded(SECOND_LOSS, FIRST_LOSS)),
+    "loss that no start follows": (
+        "llm_thinking_start right after a loss",
+        lambda log: log.pop(FIRST_LOSS + 1),
+    ),
+    "two losses in a row": (
+        "inference_attempt_lost right after a loss",
+        lambda log: _duplicate(log, FIRST_LOSS),
+    ),
+    "text of what is void goes on": (
+        "llm_thinking_delta of b1 before its start",
+        lambda log: log.pop(FIRST_LOSS + 2),
+    ),
+    "what holds begins again": ("b1 begins twice", _superseded(FIRST_LOSS, FIRST_LOSS)),
+    "void delta lost": ("delta of call_1 at", _edit(SECOND_LOSS - 1, "tool_delta", offset=2)),
+}
+
+
 def check_broken_story(name: str) -> None:
     log = story()
     STORIES[name][1](log)
     check_log(numbered(log))
+
+
+def check_broken_loss(name: str) -> None:
+    log = lost_story()
+    LOSSES[name][1](log)
+    check_log(numbered(log))
+
+
+def check_loss_after_an_event_of_another() -> None:
+    log = [*story()[: CLOSED + 2], *lost_story()[: FIRST_LOSS + 1], *story()[STARTED:]]
+    for event in log[len(STORY) :]:
+        event.inference_id = SECOND
+    for sequence, event in enumerate(log, 1):
+        event.sequence = sequence
+    log[-1].inference_finished.event_count = len(log) - len(STORY)
+    check_log(log)
 
 
 def check_wrong_event_count() -> None:
@@ -342,6 +422,7 @@ def check_skipped_by_a_resume() -> None:
 
 
 OTHERS: dict[Callable[[], None], str] = {
+    check_loss_after_an_event_of_another: "a loss after 2, which is no event that holds",
     check_wrong_event_count: "event_count 16 for 15 events",
     check_log_gap: "Gapless: 13 at place 12",
     check_log_duplicate: "Gapless: 12 at place 13",
@@ -367,6 +448,8 @@ def cases() -> Iterator[Case]:
     """Every broken thing: its name, how the message of the check begins that refuses it, and what runs the check."""
     for name, (message, _) in STORIES.items():
         yield name, message, lambda name=name: check_broken_story(name)
+    for name, (message, _) in LOSSES.items():
+        yield name, message, lambda name=name: check_broken_loss(name)
     for name, (message, _) in STREAMS.items():
         yield name, message, lambda name=name: check_broken_stream(name)
     for check, message in OTHERS.items():

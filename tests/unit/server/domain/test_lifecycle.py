@@ -7,6 +7,7 @@ from turnwire_server.domain.errors import Code, Failure
 from turnwire_server.domain.event import (
     Cancelled,
     Failed,
+    InferenceAttemptLost,
     InferenceFinished,
     InferenceQueued,
     InferenceStarted,
@@ -16,6 +17,7 @@ from turnwire_server.domain.event import (
     TurnOpened,
 )
 from turnwire_server.domain.inference import (
+    WAITING_STATES,
     FinishClass,
     IllegalTransition,
     Inference,
@@ -23,7 +25,16 @@ from turnwire_server.domain.inference import (
     InferenceState,
     Usage,
 )
-from turnwire_server.domain.lifecycle import begin, end, enqueue, event_of, request_cancel
+from turnwire_server.domain.lifecycle import (
+    begin,
+    commit,
+    end,
+    enqueue,
+    event_of,
+    hand_back,
+    release,
+    request_cancel,
+)
 from turnwire_server.domain.turn import Turn, TurnState
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -75,6 +86,54 @@ def test_cancel_request_after_the_end_changes_nothing(state: InferenceState) -> 
     assert request_cancel(ended, "late", LATER) == ended
 
 
+RUNNING = replace(NEW, state=InferenceState.RUNNING, start_time=NOW, turn_index=4, attempt=1)
+
+
+@pytest.mark.parametrize("then", [InferenceState.RUNNING, *sorted(WAITING_STATES)])
+def test_commit_adds_usage_up(then: InferenceState) -> None:
+    first = commit(RUNNING, Usage(1, 2, 3, 4), "m-1", InferenceState.RUNNING)
+    assert first == replace(RUNNING, usage=Usage(1, 2, 3, 4), model="m-1")
+    second = commit(first, Usage(10, 20, 30, 40), "", then)
+    assert second == replace(RUNNING, state=then, usage=Usage(11, 22, 33, 44), model="m-1")
+    assert second.is_active
+
+
+def test_commit_names_the_last_model() -> None:
+    assert commit(replace(RUNNING, model="m-1"), Usage(), "m-2", InferenceState.RUNNING).model == "m-2"
+
+
+@pytest.mark.parametrize("state", [state for state in InferenceState if state is not InferenceState.RUNNING])
+def test_only_what_runs_begins_to_wait(state: InferenceState) -> None:
+    for then in WAITING_STATES:
+        with pytest.raises(IllegalTransition):
+            commit(replace(RUNNING, state=state), Usage(), "", then)
+
+
+@pytest.mark.parametrize("state", sorted(WAITING_STATES))
+def test_release(state: InferenceState) -> None:
+    released = release(replace(RUNNING, state=state), LATER)
+    assert released.inference == replace(RUNNING, state=InferenceState.QUEUED, queue_position=1)
+    assert released.inference.is_active
+    assert released.events == (event_of(RUNNING, InferenceQueued(1), LATER),)
+
+
+@pytest.mark.parametrize("is_loss", [False, True], ids=["drained", "lost"])
+def test_hand_back(is_loss: bool) -> None:
+    back = hand_back(RUNNING, 7, LATER, is_loss=is_loss)
+    attempt = 2 if is_loss else 1
+    assert back.inference == replace(RUNNING, state=InferenceState.QUEUED, queue_position=1, attempt=attempt)
+    assert back.inference.is_active
+    [event] = back.events
+    assert event.payload == InferenceAttemptLost(1, 7, handed_back=not is_loss)
+    assert event.attempt == 1  # it is told of the attempt that is over
+
+
+@pytest.mark.parametrize("state", [InferenceState.QUEUED, *(state for state in InferenceState if state.is_terminal)])
+def test_what_does_not_run_is_not_handed_back(state: InferenceState) -> None:
+    with pytest.raises(IllegalTransition):
+        hand_back(replace(RUNNING, state=state), 7, LATER, is_loss=True)
+
+
 @pytest.mark.parametrize(
     ("outcome", "state", "finish_class"),
     [
@@ -100,6 +159,13 @@ def test_end(outcome: Outcome, state: InferenceState, finish_class: FinishClass)
         TurnClosed(4, 11),
         InferenceFinished(outcome, Usage(1, 2), 12),
     ]
+
+
+def test_end_adds_to_the_usage_of_the_steps() -> None:
+    committed = replace(RUNNING, usage=Usage(1, 2, 3, 4), model="m-1")
+    ended = end(committed, Cancelled(), Usage(10, 20, 30, 40), LATER, event_count=1, block_count=1)
+    assert (ended.inference.usage, ended.inference.model) == (Usage(11, 22, 33, 44), "m-1")
+    assert ended.events[-1].payload == InferenceFinished(Cancelled(), Usage(11, 22, 33, 44), 3)
 
 
 def test_end_without_a_turn_has_one_event() -> None:

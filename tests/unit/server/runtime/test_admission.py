@@ -17,7 +17,7 @@ from turnwire_server.domain.profile import Profile, Profiles
 from turnwire_server.domain.session import Session
 from turnwire_server.domain.turn import Block, Turn, TurnState, User
 from turnwire_server.runtime.admission import decide_start
-from turnwire_server.stores.base import Admission, SessionState, StartCommand, Unfinished
+from turnwire_server.stores.start import Admission, SessionState, StartCommand, Unfinished
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROFILES = Profiles(
@@ -57,7 +57,7 @@ def _expected(command: StartCommand, state: SessionState) -> type[TurnwireError]
 @pytest.mark.parametrize("parent", PARENTS, ids=["none", "open", "empty", "closed"])
 def test_every_combination(unfinished: tuple[Unfinished, ...], parent: Turn | None) -> None:
     for input_, named, asked, own in product(((), INPUT), (None, 0), ("", "other", "nope"), ("", "other", "gone")):
-        command = StartCommand("local", "s", input=input_, parent=named, profile=asked)
+        command = StartCommand("local", "i", "s", input=input_, parent=named, profile=asked)
         state = SessionState(Session("s", NOW, NOW, "log", profile=own), unfinished, parent)
         expected = _expected(command, state)
         if expected:
@@ -70,12 +70,12 @@ def test_every_combination(unfinished: tuple[Unfinished, ...], parent: Turn | No
 def test_a_busy_session_names_the_first_in_line() -> None:
     state = SessionState(Session("s", NOW, NOW, "log"), UNFINISHED[1], None)
     with pytest.raises(SessionBusyError) as refused:
-        decide_start(StartCommand("local", "s", input=INPUT), state, PROFILES)
+        decide_start(StartCommand("local", "i", "s", input=INPUT), state, PROFILES)
     assert refused.value.metadata == {"session_id": "s", "inference_id": "first"}
 
 
 def test_overrides_are_laid_over_the_profile() -> None:
     state = SessionState(Session("s", NOW, NOW, "log"), (), None)
     overrides = Overrides(InferenceConfig(temperature=0.0, seed=7))
-    admission = decide_start(StartCommand("local", "s", input=INPUT, overrides=overrides), state, PROFILES)
+    admission = decide_start(StartCommand("local", "i", "s", input=INPUT, overrides=overrides), state, PROFILES)
     assert admission == Admission("default", "scripted", InferenceConfig(model="a", temperature=0.0, seed=7))

@@ -1,18 +1,21 @@
 """The supervisor over a store that fails: a failure of whatever kind ends neither it nor the inferences beside it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from turnwire_server.domain.errors import FeatureNotImplementedError, SessionNotFoundError, StoreUnavailableError
+from turnwire_server.domain.event import Event, InferenceAttemptLost, InferenceFinished, InferenceStarted
 from turnwire_server.domain.ids import LOCAL, mint_id
 from turnwire_server.domain.inference import Inference, InferenceState, Overrides
 from turnwire_server.domain.profile import Profile, Profiles
 from turnwire_server.domain.session import NewSession
-from turnwire_server.domain.turn import Block, User
+from turnwire_server.domain.turn import Block, TurnView, User
 from turnwire_server.engines.base import Emit, EngineCall, EngineResult
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Hint, HintKind, InProcessBus
@@ -20,34 +23,63 @@ from turnwire_server.events.fanout import Fanout
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.inference_loop import Ports
 from turnwire_server.runtime.supervisor import Supervisor
-from turnwire_server.stores.base import Admission, Commit, StartCommand
+from turnwire_server.stores.base import Commit
+from turnwire_server.stores.lease import DeclaredDead
 from turnwire_server.stores.memory import MemorySessionStore
+from turnwire_server.stores.start import Admission, StartCommand
 from turnwire_server.wire.event import decode_frames, encode_event
 
 PROFILES = Profiles({"scripted": Profile("scripted", "scripted")}, "scripted")
 HANG = Overrides(engine_options='{"script": {"calls": [{"steps": [{"text": {"text": "hm"}}, {"hang": {}}]}]}}')
 
 
+CALLS = ("register", "claim", "heartbeat", "sweep", "append", "finish", "hand_back", "revoke", "declare_dead")
+
+
 class FlakyStore(MemorySessionStore):
-    """Fails the next calls of a method with the errors that are set for it."""
+    """Fails the next calls of a method with the errors that are set for it, before they are done or after.
+
+    A method in `holding` does not answer at all.
+    """
 
     def __init__(self, on_commit: Callable[[Sequence[Commit]], None]) -> None:
         super().__init__(on_commit=on_commit, now=SystemClock().now, mint=mint_id)
         self.errors: dict[str, list[Exception]] = {}
+        self.errors_after: dict[str, list[Exception]] = {}
+        self.holding: set[str] = set()
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name in {"claim", "heartbeat", "expire", "finish", "append", "read_log", "reap", "get_turn"}:
-            return self._failing(name, found)
-        return found
+        return self._failing(name, found) if name in {*CALLS, "read_log", "get_turn"} else found
 
     def _failing(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*arguments: Any, **named: Any) -> Any:
+            if name in self.holding:
+                await asyncio.Event().wait()
             if errors := self.errors.get(name):
                 raise errors.pop(0)
-            return await method(*arguments, **named)
+            answer = await method(*arguments, **named)
+            if errors := self.errors_after.get(name):
+                raise errors.pop(0)
+            return answer
 
         return call
+
+
+class FastClock(SystemClock):
+    """A monotonic clock that runs fast: what takes a minute is over in a moment."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+
+    def monotonic(self) -> float:
+        return super().monotonic() * self._speed
+
+    async def wait_for(self, awaitable: Awaitable[object], seconds: float) -> bool:
+        return await super().wait_for(awaitable, seconds / self._speed)
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / self._speed)
 
 
 class WatchedEngine(ScriptedEngine):
@@ -66,14 +98,14 @@ class WatchedEngine(ScriptedEngine):
 class World:
     """A supervisor at work, and what a test needs of it."""
 
-    def __init__(self, profiles: Profiles = PROFILES) -> None:
+    def __init__(self, profiles: Profiles = PROFILES, speed: float = 1) -> None:
         self.bus = InProcessBus()
         self.fanout = Fanout()
         self.store = FlakyStore(self.fanout.publish)
         self.engine = WatchedEngine()
-        ports = Ports(self.store, encode_event, SystemClock(), mint_id, lambda _task: None)
+        ports = Ports(self.store, encode_event, FastClock(speed), mint_id, lambda _task: None, self.fanout.refresh)
         engines = {"scripted": self.engine}
-        self.supervisor = Supervisor("me", ports, self.bus, profiles, engines, decode_frames, 100)
+        self.supervisor = Supervisor(ports, self.bus, profiles, engines, decode_frames, 100)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncGenerator[None]:
@@ -83,13 +115,35 @@ class World:
             await self.supervisor.drain(0)
         await self.engine.aclose()
 
-    async def start(self, session_id: str, overrides: Overrides = Overrides(), profile: str = "scripted") -> Inference:  # noqa: B008 - frozen
-        command = StartCommand(LOCAL, NewSession(session_id), (Block("", User("hello")),), overrides=overrides)
+    async def start(
+        self,
+        session_id: str,
+        overrides: Overrides = Overrides(),  # noqa: B008 - frozen
+        profile: str = "scripted",
+        attempts_max: int = 1,
+        timeout: timedelta | None = None,
+    ) -> Inference:
+        command = StartCommand(
+            LOCAL,
+            mint_id(),
+            NewSession(session_id),
+            (Block("", User("hello")),),
+            overrides=overrides,
+            attempts_max=attempts_max,
+            timeout=timeout,
+        )
         started = await self.store.start(
             command, lambda _c, _s: Admission(profile, "scripted", PROFILES.get("").config)
         )
         self.bus.publish(Hint(HintKind.QUEUED))
         return started.inference
+
+    async def events(self, session_id: str) -> list[Event]:
+        """Return the whole log, which is gapless."""
+        page = await self.store.read_log(LOCAL, session_id, 0, 1 << 20)
+        events = [event for chunk in page.chunks for event in decode_frames(chunk.data)]
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        return events
 
     async def wait(self, inference: Inference, *states: InferenceState) -> Inference:
         """Return the inference once it is in one of these states."""
@@ -103,17 +157,54 @@ class World:
                     await topic.transitioned.wait_beyond(seen)
 
 
-FAILURES = [StoreUnavailableError(), RuntimeError("a defect"), SessionNotFoundError(session_id="gone")]
+UNKNOWN = StoreUnavailableError("for a test")
+FAILURES = [UNKNOWN, RuntimeError("a defect"), SessionNotFoundError(session_id="gone")]
 
 
-@pytest.mark.parametrize("method", ["claim", "heartbeat", "expire"])
+def _reason(inference: Inference) -> str:
+    assert inference.error is not None
+    return inference.error.reason
+
+
+@pytest.mark.parametrize("method", ["claim", "heartbeat", "sweep"])
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
 async def test_a_failing_round_is_followed_by_the_next(method: str, error: Exception) -> None:
-    world = World()
+    world = World(speed=5)
     async with world.at_work():
         world.store.errors[method] = [error] * 3
         inference = await world.start("s")
         assert (await world.wait(inference, InferenceState.SUCCEEDED)).turn_index == 0
+
+
+@pytest.mark.parametrize("method", ["claim", "heartbeat", "sweep", "append", "finish"])
+async def test_a_call_that_happened_and_raised_is_resolved(method: str) -> None:
+    world = World(speed=5)
+    world.store.errors_after[method] = [UNKNOWN] * 2
+    async with world.at_work():
+        hanging = await world.start("hanging", HANG, attempts_max=2)
+        inference = await world.start("s", attempts_max=2)
+        ended = await world.wait(inference, InferenceState.SUCCEEDED)
+        assert ended.attempt == 0
+        await world.store.request_cancel(LOCAL, hanging.inference_id, "")
+        await world.wait(hanging, InferenceState.CANCELLED)
+        while world.store.errors_after[method]:  # noqa: ASYNC110 - a few turns of the loop
+            await asyncio.sleep(0)  # until both were met
+        for session_id in ("s", "hanging"):
+            payloads = [event.payload for event in await world.events(session_id)]
+            assert sum(isinstance(payload, InferenceStarted) for payload in payloads) == 1
+            assert sum(isinstance(payload, InferenceFinished) for payload in payloads) == 1
+
+
+async def _owner_of(world: World) -> tuple[str, int]:
+    """Return the owner under which the supervisor runs, and its beats. Something has to run for that."""
+    inference = await world.start("probe", HANG)
+    await world.wait(inference, InferenceState.RUNNING)
+    await world.store.register("probe")
+    while True:
+        beats = (await world.store.heartbeat("probe")).beats
+        if beats:
+            return next(iter(beats.items()))
+        await asyncio.sleep(0)
 
 
 async def test_an_attempt_whose_end_cannot_be_written_is_ended_by_reconciling() -> None:
@@ -122,36 +213,47 @@ async def test_an_attempt_whose_end_cannot_be_written_is_ended_by_reconciling() 
         beside = await world.start("beside", HANG)
         world.store.errors["finish"] = [RuntimeError("a defect")]
         inference = await world.start("s")
-        ended = await world.wait(inference, InferenceState.FAILED)
-        assert ended.error is not None
-        assert ended.error.reason == "ATTEMPT_LOST"
+        assert _reason(await world.wait(inference, InferenceState.FAILED)) == "ATTEMPT_LOST"
         assert (await world.wait(beside, InferenceState.RUNNING)).state is InferenceState.RUNNING
 
 
+async def test_an_attempt_that_crashed_is_followed_by_another_if_one_is_allowed() -> None:
+    world = World(speed=5)
+    async with world.at_work():
+        world.store.errors["finish"] = [RuntimeError("a defect")]
+        world.store.errors_after["revoke"] = [UNKNOWN]
+        world.store.errors_after["hand_back"] = [UNKNOWN]
+        inference = await world.start("s", attempts_max=2)
+        assert (await world.wait(inference, InferenceState.SUCCEEDED)).attempt == 1
+        assert world.store.errors_after == {"revoke": [], "hand_back": []}
+        events = await world.events("s")
+        [lost] = [event for event in events if isinstance(event.payload, InferenceAttemptLost)]
+        assert lost.payload == InferenceAttemptLost(0, 3, handed_back=False)
+        assert [event.attempt for event in events if isinstance(event.payload, InferenceStarted)] == [0, 1]
+        turn = (await world.store.get_turn(LOCAL, "s", 0, TurnView.FULL, 0, 10)).turn
+        assert len(turn.blocks) == 2, "the input, and the answer of the second attempt"
+
+
 async def test_a_recovery_that_fails_is_tried_again() -> None:
-    world = World()
+    world = World(speed=5)
     async with world.at_work():
         world.store.errors["finish"] = [RuntimeError("a defect"), RuntimeError("another")]
-        world.store.errors["read_log"] = [SessionNotFoundError(session_id="s"), RuntimeError("unreadable")]
+        world.store.errors["read_log"] = [UNKNOWN, RuntimeError("unreadable")]
         inference = await world.start("s")
-        ended = await world.wait(inference, InferenceState.FAILED)
-        assert ended.error is not None
-        assert ended.error.reason == "ATTEMPT_LOST"
+        assert _reason(await world.wait(inference, InferenceState.FAILED)) == "ATTEMPT_LOST"
         assert world.store.errors["finish"] == [], "both failures were met"
 
 
 async def test_a_store_that_comes_back_loses_no_event() -> None:
     world = World()
     async with world.at_work():
-        world.store.errors["append"] = [StoreUnavailableError()] * 2
-        world.store.errors["finish"] = [StoreUnavailableError()]
+        world.store.errors["append"] = [UNKNOWN] * 2
+        world.store.errors["finish"] = [UNKNOWN]
         inference = await world.start("s", HANG)
         await world.wait(inference, InferenceState.RUNNING)
-        await world.store.request_cancel(LOCAL, inference.inference_id, "", is_session=False)
+        await world.store.request_cancel(LOCAL, inference.inference_id, "")
         await world.wait(inference, InferenceState.CANCELLED)
-        page = await world.store.read_log(LOCAL, "s", 0, 1 << 20)
-        events = [event for chunk in page.chunks for event in decode_frames(chunk.data)]
-        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert len(await world.events("s")) > 4
 
 
 async def test_an_inference_whose_profile_is_gone_is_ended() -> None:
@@ -159,22 +261,37 @@ async def test_an_inference_whose_profile_is_gone_is_ended() -> None:
     async with world.at_work():
         world.store.errors["finish"] = [FeatureNotImplementedError(feature="a defect")]
         inference = await world.start("s", profile="taken away")
-        ended = await world.wait(inference, InferenceState.FAILED)
-        assert ended.error is not None
-        assert ended.error.reason in {"ENGINE_FAILED", "ATTEMPT_LOST"}
+        assert _reason(await world.wait(inference, InferenceState.FAILED)) in {"ENGINE_FAILED", "ATTEMPT_LOST"}
 
 
-async def test_a_drain_at_any_moment_ends_everything_once() -> None:
+async def test_a_drain_at_any_moment_hands_everything_back() -> None:
     for turns in range(12):
         world = World()
         async with world.at_work():
             inferences = [await world.start(f"s{number}", HANG) for number in range(3)]
+            world.store.errors_after["hand_back"] = [UNKNOWN]
             for _ in range(turns):
                 await asyncio.sleep(0)
-        for inference in inferences:
+        for number, inference in enumerate(inferences):
             found = await world.store.get_inference(LOCAL, inference.inference_id)
-            assert found.state in {InferenceState.QUEUED, InferenceState.FAILED}
+            assert (found.state, found.attempt) == (InferenceState.QUEUED, 0)
+            lost = [e.payload for e in await world.events(f"s{number}") if isinstance(e.payload, InferenceAttemptLost)]
+            assert lost == ([InferenceAttemptLost(0, 3, handed_back=True)] if found.start_time else [])
         assert world.supervisor.running_count == 0
+
+
+async def test_what_is_handed_back_is_continued_by_the_next() -> None:
+    world = World()
+    async with world.at_work():
+        inference = await world.start("s", HANG)
+        await world.wait(inference, InferenceState.RUNNING)
+    successor = World()
+    successor.store, successor.fanout = world.store, world.fanout
+    successor.supervisor._ports = replace(successor.supervisor._ports, store=world.store)
+    async with successor.at_work():
+        await successor.wait(inference, InferenceState.RUNNING)
+        await successor.store.request_cancel(LOCAL, inference.inference_id, "")
+        assert (await successor.wait(inference, InferenceState.CANCELLED)).attempt == 0
 
 
 async def test_no_engine_outlives_an_attempt_whose_log_fails() -> None:
@@ -189,7 +306,7 @@ async def test_no_engine_outlives_an_attempt_whose_log_fails() -> None:
 async def test_a_read_that_fails_before_the_engine_is_tried_again() -> None:
     world = World()
     async with world.at_work():
-        world.store.errors["get_turn"] = [StoreUnavailableError()] * 3
+        world.store.errors["get_turn"] = [UNKNOWN] * 3
         inference = await world.start("s")
         ended = await world.wait(inference, InferenceState.SUCCEEDED)
         assert ended.attempt == 0
@@ -201,8 +318,8 @@ async def test_a_drain_does_not_bear_with_a_lost_store_for_long() -> None:
     async with asyncio.timeout(20), world.at_work():
         inference = await world.start("s", HANG)
         await world.wait(inference, InferenceState.RUNNING)
-        world.store.errors["finish"] = [StoreUnavailableError() for _ in range(1000)]
-    assert len(world.store.errors["finish"]) > 900, "a few tries, not those of a whole minute"
+        world.store.errors["hand_back"] = [UNKNOWN for _ in range(1000)]
+    assert len(world.store.errors["hand_back"]) > 900, "a few tries, not those of a whole minute"
 
 
 async def test_a_slow_refusal_is_not_taken_for_an_orphan() -> None:
@@ -210,6 +327,64 @@ async def test_a_slow_refusal_is_not_taken_for_an_orphan() -> None:
     async with world.at_work():
         inference = await world.start("s", profile="taken away")
         ended = await world.wait(inference, InferenceState.FAILED)
-        assert ended.error is not None
-        assert ended.error.reason == "ENGINE_FAILED"
+        assert _reason(ended) == "ENGINE_FAILED"
+        assert ended.error
         assert "taken away" in ended.error.message
+
+
+async def test_a_silent_owner_is_declared_dead_and_what_it_ran_is_recovered() -> None:
+    world = World(speed=20)
+    await world.store.register("ghost")
+    inferences = [await world.start("once"), await world.start("twice", attempts_max=2)]
+    assert len(await world.store.claim("ghost", ["a", "b"])) == 2
+    world.store.errors_after["declare_dead"] = [UNKNOWN]
+    async with world.at_work():
+        once = await world.wait(inferences[0], InferenceState.FAILED)
+        twice = await world.wait(inferences[1], InferenceState.SUCCEEDED)
+        assert (_reason(once), once.attempt, twice.attempt) == ("ATTEMPT_LOST", 0, 1)
+        with pytest.raises(DeclaredDead):
+            await world.store.heartbeat("ghost")
+
+
+async def test_an_owner_that_beats_is_left_alone() -> None:
+    world = World(speed=20)
+    await world.store.register("other")
+    inference = await world.start("theirs")
+    await world.store.claim("other", ["a"])
+    async with world.at_work():
+        for round_number in range(30):
+            await world.store.heartbeat("other")
+            mine = await world.start(f"s{round_number}")
+            await world.wait(mine, InferenceState.SUCCEEDED)
+            await world.supervisor._ports.clock.sleep(0.5)
+        found = await world.store.get_inference(LOCAL, inference.inference_id)
+        assert found.state is InferenceState.RUNNING
+
+
+async def test_a_supervisor_that_was_declared_dead_begins_again() -> None:
+    world = World(speed=5)
+    async with world.at_work():
+        lost = await world.start("lost", HANG)
+        await world.wait(lost, InferenceState.RUNNING)
+        owner, beat = await _owner_of(world)
+        world.store.errors_after["register"] = [UNKNOWN]
+        while not await world.store.declare_dead(owner, beat):
+            beat = (await world.store.heartbeat("probe")).beats[owner]
+        assert _reason(await world.wait(lost, InferenceState.FAILED)) == "ATTEMPT_LOST"
+        await world.wait(await world.start("next"), InferenceState.SUCCEEDED)
+        assert world.engine.running == 0, "no engine outlives the lease"
+
+
+async def test_the_watchdog_ends_what_its_owner_forgot() -> None:
+    """The end is never written: the store takes the lease away, and the inference is recovered."""
+    world = World(speed=50)
+    async with world.at_work():
+        world.store.holding = {"finish"}
+        inference = await world.start("s", HANG, timeout=timedelta(milliseconds=50))
+        await world.wait(inference, InferenceState.RUNNING)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(world.wait(inference, InferenceState.FAILED), 0.5)
+        world.store.holding = set()
+        # The attempt still hangs in the call that was never answered, until the watchdog cancels it.
+        await world.store.sweep(SystemClock().now() + timedelta(minutes=1))
+        assert _reason(await world.wait(inference, InferenceState.FAILED)) == "DEADLINE_EXCEEDED"

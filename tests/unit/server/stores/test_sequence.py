@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from turnwire_server.domain.event import frame_bounds
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.stores.base import Page
-from turnwire_server.stores.page import PAGE_BYTES_MAX, take_chunks, take_listing, take_page
+from turnwire_server.stores.page import PAGE_BYTES_MAX, Page, take_chunks, take_listing, take_page
 from turnwire_server.stores.sequence import CHUNK_BYTES_MAX, Appended, join_chunks, stamp
 
 _STATES = st.one_of(st.none(), st.sampled_from([InferenceState.RUNNING, InferenceState.SUCCEEDED]))

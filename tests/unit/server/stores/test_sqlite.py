@@ -11,17 +11,24 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from contract.store_harness import DONE, Harness, check_gapless, llm, open_sqlite, texts, user
+import pytest
+
+from contract.store_harness import Harness, check_gapless, key, llm, open_sqlite, texts, user
+from turnwire_server.domain.errors import SessionNotFoundError
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.domain.session import NewSession
+from turnwire_server.domain.session import NewSession, SessionChange
 from turnwire_server.domain.turn import TurnView
+from turnwire_server.stores import sqlite_deletion as deletion
 from turnwire_server.stores import sqlite_inferences as inferences
+from turnwire_server.stores import sqlite_leases as leases
 from turnwire_server.stores import sqlite_sessions as sessions
 from turnwire_server.stores import sqlite_turns as turns
-from turnwire_server.stores.base import Ending, Lease, Running
+from turnwire_server.stores.base import TOKEN_AGE_MIN, Base
+from turnwire_server.stores.lease import DeclaredDead, Effect, Fenced, Lease, Running, Step
 from turnwire_server.stores.sqlite_file import connect
 from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.wire.event import encode_event
@@ -31,11 +38,12 @@ _APPENDER = """
 import asyncio, sys
 from pathlib import Path
 from contract.store_harness import Harness, open_sqlite
-
 async def main() -> None:
     harness = await Harness().open(open_sqlite(Path(sys.argv[1])))
+    await harness.store.register("the child")
     await harness.session("s")
-    claim = await harness.running("s")
+    await harness.start("s")
+    claim = await harness.claim("the child")
     print(claim.lease.inference_id, claim.lease.token, flush=True)
     for position in range(1_000_000):
         await harness.store.append(claim.lease, position, harness.deltas(claim, f"{position}"))
@@ -56,32 +64,41 @@ def _count(path: Path, table: str) -> int:
     return count
 
 
-async def _dump(harness: Harness) -> tuple[object, ...]:
-    """Return everything about session s that can be read."""
-    return (
-        await harness.store.get_session("local", "s"),
-        await harness.store.list_inferences("local", "s", (), 100, None),
-        [await harness.full("s", index) for index in range(2)],
-        b"".join(chunk.data for chunk in await harness.chunks("s")),
-    )
+def _filled(path: Path) -> dict[str, int]:
+    """Return how many rows each table has that has rows, but for what belongs to no session: tokens, owners."""
+    tables = [str(name) for (name,) in _rows(path, "SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    kept = {"meta", "owner", "schema_script", "sqlite_sequence", "token"}
+    return {table: count for table in tables if table not in kept and (count := _count(path, table))}
 
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "turnwire.db"
     harness = await Harness().open(open_sqlite(path))
+    await harness.store.register("before")
+    await harness.session("w")
+    waiting = await harness.waiting("w", llm("a"))
     await harness.session("s")
     await harness.turn("s", "a", "A")
-    claim = await harness.running("s", user("b"))
-    await harness.store.append(claim.lease, 0, harness.deltas(claim, "x"))
+    await harness.store.compact("local", "s", Base(4, b"fold"))
+    await harness.start("s", user("b"))
+    claim = await harness.claim("before")
+    step = Step(1, (llm("B"),), events=tuple(harness.deltas(claim, "x")), checkpoint=b"one")
+    await harness.store.commit_step(claim.lease, 0, step)
+    await harness.store.record_effects(claim.lease, 1, [Effect("open"), Effect("done")])
+    await harness.store.record_effects(claim.lease, 1, [Effect("done", b"result")])
     await harness.start("s", user("c"))
-    before = await _dump(harness)
+    before, held = (await harness.everything(), await harness.look(waiting)), await harness.again(claim, "before")
     await harness.store.close()
     await harness.open(open_sqlite(path))
-    assert await _dump(harness) == before
-    [taken] = await harness.store.reap("new")
-    assert taken.position == 1
-    await harness.finish(taken, 1, llm("B"))
-    assert texts(await harness.full("s", None)) == ["a", "A", "b", "B"]
+    assert (await harness.everything(), await harness.look(waiting)) == before
+    with pytest.raises(DeclaredDead):  # whoever was here before is dead
+        await harness.store.heartbeat("before")
+    with pytest.raises(Fenced):
+        await harness.store.append(claim.lease, 1, harness.deltas(claim, "x"))
+    taken = await harness.claim()
+    assert taken == replace(held, lease=taken.lease, is_lost=True)
+    await harness.finish(taken, 1, llm("C"))
+    assert texts(await harness.full("s", None)) == ["a", "A", "b", "B", "C"]
     assert (await harness.claim()).inference.turn_index == 2
     await harness.end()
 
@@ -94,10 +111,10 @@ async def test_a_copy_of_a_file_in_use_is_a_store(tmp_path: Path) -> None:
     await harness.turn("s", "b", "B")
     for suffix in ("", "-wal"):  # as a crash leaves them: nothing was checkpointed, the log's index is lost
         shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
-    before = await _dump(harness)
+    before = await harness.everything()
     await harness.end()
     restored = await Harness().open(open_sqlite(copy))
-    assert await _dump(restored) == before
+    assert await restored.everything() == before
     await restored.end()
 
 
@@ -118,12 +135,14 @@ async def test_every_acknowledged_append_survives_kill_9(tmp_path: Path) -> None
     harness = await Harness().open(open_sqlite(path))
     chunks = await harness.chunks("s")
     check_gapless(chunks)
-    assert chunks[-1].last_sequence - 3 in (acknowledged, acknowledged + 1)
-    assert await harness.store.heartbeat("me") == (Running(inference_id, is_cancel_requested=False),)
-    lease, position = Lease("local", inference_id, token), chunks[-1].last_sequence - 3
-    await harness.store.append(lease, position, [encode_event(replace((await harness.events("s"))[-1], sequence=0))])
-    ended = await harness.store.finish(lease, position + 1, Ending(DONE))
-    assert ended.state is InferenceState.SUCCEEDED
+    position = chunks[-1].last_sequence - 3
+    assert position in (acknowledged, acknowledged + 1)
+    last = encode_event(replace((await harness.events("s"))[-1], sequence=0))
+    with pytest.raises(Fenced):  # its owner is dead
+        await harness.store.append(Lease("local", inference_id, token), position, [last])
+    lost = await harness.claim()
+    assert (lost.lease.inference_id, lost.position, lost.is_lost) == (inference_id, position, True)
+    assert (await harness.finish(lost, position, events=[last])).state is InferenceState.SUCCEEDED
     await harness.store.close()
 
 
@@ -158,27 +177,101 @@ async def test_equal_contents_are_stored_once_until_nobody_has_them(tmp_path: Pa
     await harness.session("a", principal="other")
     await harness.start("a", user("the same"), principal="other")
     assert _count(path, "payload") == 4  # principals share nothing
-    await harness.store.delete_session("local", "a", None, force=False)
+    await harness.delete("a")
+    await harness.sweep()
     assert (_count(path, "block"), _count(path, "payload")) == (7, 4)
-    await harness.store.delete_session("local", "b", None, force=False)
+    await harness.delete("b")
+    await harness.sweep()
     assert (_count(path, "block"), _count(path, "payload")) == (1, 1)
     await harness.store.delete_session("other", "a", None, force=True)
-    empty = ("session", "description", "label", "inference", "command", "turn", "block", "payload", "chunk")
-    assert {table: _count(path, table) for table in empty} == dict.fromkeys(empty, 0)
+    await harness.sweep()
+    assert _filled(path) == {}
     await harness.end()
 
 
-async def test_what_ended_without_a_turn_leaves_no_content(tmp_path: Path) -> None:
+async def _fill(harness: Harness, session_id: str) -> None:
+    """Make a session that has rows of every kind."""
+    await harness.session(session_id, labels={"a": "b"})
+    await harness.turn(session_id, "q", "a")
+    await harness.store.compact("local", session_id, Base(4, b"fold"))
+    claim = await harness.running(session_id, idempotency=key(session_id), metadata={"a.b@v1": "1"})
+    await harness.store.commit_step(claim.lease, 0, Step(1, (llm("A"),), checkpoint=b"one"))
+    await harness.store.record_effects(claim.lease, 0, [Effect("open"), Effect("done")])
+    for _ in range(3):
+        await harness.start(session_id)
+
+
+async def test_a_deletion_leaves_only_keys_and_those_for_their_time(tmp_path: Path) -> None:
+    path = tmp_path / "turnwire.db"
+    harness = await Harness().open(open_sqlite(path))
+    await _fill(harness, "s")
+    tables = set(_filled(path))
+    assert tables >= {"session", "description", "label", "inference", "command", "turn", "block", "payload"}
+    assert tables >= {"chunk", "base", "checkpoint", "effect", "idempotency"}
+    await harness.store.update_session("local", "s", SessionChange("x"), None, harness.mint())
+    await harness.delete("s", force=True)
+    await harness.sweep()
+    assert _filled(path) == {"idempotency": 1}
+    assert _count(path, "token") > 1
+    for age, left in ((TOKEN_AGE_MIN, {"idempotency": 1}), (timedelta(hours=24), {})):
+        harness.now += age + timedelta(seconds=1)
+        await harness.sweep()
+        assert (_filled(path), _count(path, "token")) == (left, 0)
+    await harness.end()
+
+
+async def test_a_large_session_is_removed_piece_by_piece(tmp_path: Path) -> None:
+    path = tmp_path / "turnwire.db"
+    harness = await Harness().open(open_sqlite(path))
+    await harness.session("large")
+    for number in range(150):
+        await harness.turn("large", "q", "a", "b", "c", idempotency=key(f"{number}"))
+    await harness.running("large")
+    rows = _count(path, "chunk")
+    await harness.delete("large", force=True)
+    assert _count(path, "chunk") == rows  # it is gone for everyone, but not from the file
+    assert await harness.store.sweep(harness.now)
+    assert 0 < _count(path, "chunk") < rows
+    await harness.store.close()
+    await harness.open(open_sqlite(path))  # it goes on after a restart
+    with pytest.raises(SessionNotFoundError):
+        await harness.start("large", idempotency=key("0"))
+    await harness.session("large")
+    await harness.turn("large", "in", "between")
+    before = await harness.everything()
+    await harness.sweep()
+    assert await harness.everything() == before
+    await harness.delete("large")
+    await harness.sweep()
+    assert _filled(path) == {"idempotency": 150}
+    await harness.end()
+
+
+async def test_a_cut_gives_its_space_back(tmp_path: Path) -> None:
     path = tmp_path / "turnwire.db"
     harness = await Harness().open(open_sqlite(path))
     await harness.session("s")
-    inference = await harness.start("s", user("never answered"))
-    await harness.store.request_cancel("local", inference.inference_id, "", is_session=False)
-    assert {table: _count(path, table) for table in ("block", "payload", "command")} == {
-        "block": 0,
-        "payload": 0,
-        "command": 0,
-    }
+    for _ in range(3):
+        await harness.turn("s", "q", "a")
+    assert _count(path, "chunk") == 9
+    for cut, chunks in ((1, 8), (4, 7), (5, 6), (14, 1), (15, 0)):
+        await harness.store.compact("local", "s", Base(cut, b"fold"))
+        assert (_count(path, "chunk"), _count(path, "base")) == (chunks, 1)
+    await harness.end()
+
+
+async def test_what_has_ended_leaves_nothing_but_its_turn(tmp_path: Path) -> None:
+    path = tmp_path / "turnwire.db"
+    harness = await Harness().open(open_sqlite(path))
+    await harness.session("s")
+    await harness.cancel(await harness.start("s", user("never answered")))
+    assert _filled(path).keys() == {"session", "description", "inference", "chunk"}
+    claim = await harness.running("s")
+    await harness.store.commit_step(claim.lease, 0, Step(1, checkpoint=b"one"))
+    await harness.store.record_effects(claim.lease, 0, [Effect("open")])
+    await harness.finish(claim, 0)
+    await harness.cancel((await harness.waiting("s")).inference)
+    assert not _filled(path).keys() & {"command", "checkpoint", "effect"}
     await harness.end()
 
 
@@ -204,11 +297,12 @@ async def test_a_heartbeat_reads_no_record(tmp_path: Path) -> None:
     harness = await Harness().open(open_sqlite(path))
     await harness.session("s")
     claim = await harness.running("s")
-    await harness.store.request_cancel("local", claim.inference.inference_id, "", is_session=False)
+    await harness.cancel(claim.inference)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM command")
         connection.execute("UPDATE inference SET record = x'ff'")
-    assert await harness.store.heartbeat("me") == (Running(claim.inference.inference_id, is_cancel_requested=True),)
+    [running] = (await harness.store.heartbeat("me")).running
+    assert running == Running(claim.inference.inference_id, claim.lease.token, is_cancel_requested=True)
     await harness.store.close()
 
 
@@ -217,22 +311,28 @@ async def test_no_query_reads_all_inferences_or_sorts_a_listing(tmp_path: Path) 
     harness = await Harness().open(open_sqlite(path))
     with closing(connect(path, "normal")) as connection:
         tx = Transaction(connection, lambda: harness.now, harness.mint)
-        sessions.insert_session(tx, "local", NewSession("s", labels={"a": "b"}))
+        sessions.insert_session(tx, "local", NewSession("s", labels={"a": "b"}), "token")
         connection.set_trace_callback(asked.append)
         sessions.list_sessions(connection, "local", {}, 9, None)
         sessions.list_sessions(connection, "local", {"a": "b", "c": "d"}, 9, None)
         for states in ((), (InferenceState.QUEUED,), (InferenceState.RUNNING, InferenceState.SUCCEEDED)):
             inferences.list_inferences(connection, "local", "s", states, 9, None)
         turns.list_turns(connection, "local", "s", TurnView.FULL, 9, None, newest_first=True)
-        inferences.list_running(connection, "me")
-        inferences.claim(tx, "me", 9)
-        inferences.expire(tx, harness.now)
-        inferences.reap(tx, "me", ["i"])
+        listings = list(asked)
+        leases.heartbeat(tx, "me")
+        leases.claim(tx, "me", ["t"])
+        leases.expire(tx, harness.now)
+        leases.revoke(tx, "me", ["i"])
+        leases.declare_dead(tx, "me", 0)
+        sessions.forget_keys(tx)
+        deletion.purge(tx)
         connection.set_trace_callback(None)
-        plans = [(row["detail"], query) for query in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
-    assert len(asked) >= 13
-    bad = [(step, query) for step, query in plans if re.fullmatch(r"SCAN \w+|USE TEMP B-TREE.*", step)]
-    assert bad == []
+        read = [row["detail"] for query in asked for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
+        sorted_ = [row["detail"] for query in listings for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert len(listings) >= 6
+    assert len(asked) >= len(listings) + 9
+    assert [step for step in read if re.fullmatch(r"SCAN (?!owner)\w+", step)] == []  # there are few owners
+    assert [step for step in sorted_ if step.startswith("USE TEMP B-TREE")] == []
     await harness.end()
 
 

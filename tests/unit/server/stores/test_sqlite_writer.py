@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from contract.store_harness import EPOCH, gather
+from support.faulty_sqlite import Commits, FaultyConnection, faulty_connection, sqlite_error
 from turnwire_server.domain.errors import SessionBusyError, StoreUnavailableError
 from turnwire_server.stores import sqlite_writer
 from turnwire_server.stores.base import Commit
-from turnwire_server.stores.sqlite_file import connect
-from turnwire_server.stores.sqlite_writer import GroupCommitWriter, Operation, Transaction
+from turnwire_server.stores.sqlite_file import OpenFiles, connect
+from turnwire_server.stores.sqlite_writer import GroupCommitWriter, Transaction
 
 _SCHEMA = """
     CREATE TABLE session (key INTEGER PRIMARY KEY, principal TEXT, session_id TEXT, head_sequence INTEGER);
@@ -30,14 +31,23 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self.commits: list[list[Commit]] = []
-        self.connection = connect(path, "normal")
+        self.connection_class: type[FaultyConnection] = faulty_connection()
+        self.connection = connect(path, "normal", self.connection_class)
         self.connection.executescript(_SCHEMA)
         self.writer = GroupCommitWriter(
-            self.connection, lambda commits: self.commits.append(list(commits)), lambda: EPOCH, str
+            self.connection, OpenFiles(path), lambda commits: self.commits.append(list(commits)), lambda: EPOCH, str
         )
 
     async def append(self, session: int, *events: bytes) -> int:
         return (await self.writer.run(lambda tx: tx.append(session, "i", events))).first_sequence
+
+    async def fail(self, commits: Commits) -> None:
+        """From the COMMIT of the transaction on that this call is in."""
+
+        def fail(_: Transaction) -> None:
+            self.connection_class.commits = commits
+
+        await self.writer.run(fail)
 
     def count(self) -> int:
         return int(self.connection.execute("SELECT count(*) FROM chunk").fetchone()[0])
@@ -109,12 +119,30 @@ async def test_a_refused_operation_is_undone_alone(writer: Writer) -> None:
 async def test_an_operation_that_breaks_is_undone_alone(writer: Writer) -> None:
     outcomes = await _behind_a_gate(
         writer,
-        writer.writer.run(lambda tx: tx.connection.execute("INSERT INTO nothing VALUES (1)")),
+        writer.writer.run(lambda tx: tx.connection.execute("INSERT INTO gone VALUES (1)")),
         writer.append(1, b"x"),
     )
     assert isinstance(outcomes[0], StoreUnavailableError)
     assert isinstance(outcomes[0].__cause__, sqlite3.OperationalError)
+    assert outcomes[0].is_definite
+    assert "(no such table: gone)" in outcomes[0].message
     assert outcomes[1] == 1
+
+
+async def test_what_was_appended_before_a_deletion_is_published_and_not_stored(writer: Writer) -> None:
+    def delete(tx: Transaction) -> None:
+        tx.append(2, "i", [b"the", b"end"])
+        tx.connection.execute("DELETE FROM session WHERE key = 2")
+        tx.forget(2, "p", "b")
+
+    await _behind_a_gate(writer, writer.append(2, b"x"), writer.append(1, b"y"), writer.writer.run(delete))
+    [commits] = writer.commits
+    assert [(c.session_id, [(k.first_sequence, k.last_sequence) for k in c.chunks], c.is_deleted) for c in commits] == [
+        ("b", [(1, 3)], True),
+        ("a", [(1, 1)], False),
+    ]
+    assert b"end" in commits[0].chunks[0].data
+    assert writer.count() == 1
 
 
 async def test_a_commit_that_fails_fails_for_all_and_publishes_nothing(writer: Writer) -> None:
@@ -122,74 +150,87 @@ async def test_a_commit_that_fails_fails_for_all_and_publishes_nothing(writer: W
         tx.connection.execute("INSERT INTO chunk VALUES (99, 1, 1, '', NULL, '')")  # refused at COMMIT
 
     outcomes = await _behind_a_gate(writer, writer.append(1, b"x"), writer.writer.run(orphan), writer.append(2, b"y"))
-    assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError] * 3
+    assert _definite(outcomes) == [True] * 3
     assert len({id(outcome) for outcome in outcomes}) == 3
     assert writer.commits == []
     assert await writer.append(1, b"x") == 1
     assert writer.count() == 1
 
 
-class _Ambiguous(sqlite3.Connection):
-    """Reports an error of every COMMIT, also of the one that lands."""
-
-    lands = True
-
-    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
-        if sql != "COMMIT":
-            return super().execute(sql, *arguments)
-        super().execute(sql if self.lands else "ROLLBACK")
-        raise sqlite3.OperationalError("disk I/O error")
+def _definite(outcomes: Sequence[object]) -> list[bool]:
+    """Check that all failed because of the store; return which failures are definite."""
+    assert all(isinstance(outcome, StoreUnavailableError) for outcome in outcomes), outcomes
+    return [outcome.is_definite for outcome in outcomes if isinstance(outcome, StoreUnavailableError)]
 
 
-@pytest.mark.parametrize("lands", [True, False])
-async def test_a_commit_that_landed_is_published_whatever_was_reported(tmp_path: Path, lands: bool) -> None:
-    path, commits = tmp_path / "writer.db", list[Commit]()
-    with closing(connect(path, "normal")) as connection:
-        connection.executescript(_SCHEMA)
+async def test_a_commit_that_landed_succeeds_whatever_was_reported(writer: Writer) -> None:
+    def refuse(_: Transaction) -> None:
+        raise SessionBusyError(session_id="a", inference_id="i")
 
     def delete(tx: Transaction) -> None:
-        tx.connection.execute("DELETE FROM session WHERE key = 2")
+        tx.append(2, "i", [b"end"])
         tx.forget(2, "p", "b")
 
-    def append_and_delete_what_was_just_created(tx: Transaction) -> None:
-        tx.append(1, "i", [b"z"])
-        tx.forget(9, "p", "c")
+    calls = (writer.fail(Commits.LAND_UNHEARD), *map(writer.writer.run, (refuse, delete)))
+    landed, refused, deleted, first = await _behind_a_gate(writer, *calls, writer.append(1, b"x", b"y"))
+    assert (landed, type(refused), deleted, first) == (None, SessionBusyError, None, 1)
+    [commits] = writer.commits
+    assert [(c.session_id, c.chunks[-1].last_sequence, c.is_deleted) for c in commits] == [
+        ("b", 1, True),
+        ("a", 2, False),
+    ]
 
-    with closing(
-        sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=_Ambiguous)
-    ) as connection:
-        connection.row_factory = sqlite3.Row
-        connection.lands = lands
-        writer = GroupCommitWriter(connection, commits.extend, lambda: EPOCH, str)
-        operations: list[Operation[object]] = [lambda tx: tx.append(1, "i", [b"x", b"y"]), delete, lambda tx: None]
-        operations.append(append_and_delete_what_was_just_created)
-        for operation in operations:
-            with pytest.raises(StoreUnavailableError):
-                await writer.run(operation)
-        await writer.close()
-    published = [(c.session_id, [k.last_sequence for k in c.chunks], c.is_deleted) for c in commits]
-    assert published == ([("a", [2], False), ("b", [], True), ("a", [3], False), ("c", [], True)] if lands else [])
+
+@pytest.mark.parametrize("fate", [Commits.ARE_LOST, Commits.LAND_UNHEARD])
+async def test_what_left_no_trace_in_a_log_may_have_landed_or_not(writer: Writer, fate: Commits) -> None:
+    def create_and_delete(tx: Transaction) -> None:
+        tx.append(2, "i", [b"x"])
+        tx.forget(2, "p", "b")
+
+    outcomes = await _behind_a_gate(writer, writer.fail(fate), writer.writer.run(create_and_delete))
+    assert _definite(outcomes) == [False, False]
+    assert writer.commits == []
+
+
+@pytest.mark.parametrize(
+    ("fate", "is_definite", "says"),
+    [
+        (Commits.ARE_REFUSED, True, "database is locked; another process is in the middle of a transaction"),
+        (Commits.DO_NOT_FIT, True, "database or disk is full; make room on the disk"),
+        (Commits.ARE_LOST, False, "disk I/O error; see whether the disk"),
+    ],
+)
+async def test_a_commit_that_did_not_land_is_definite_if_nothing_is_left(
+    writer: Writer, fate: Commits, is_definite: bool, says: str
+) -> None:
+    outcomes = await _behind_a_gate(writer, writer.append(1, b"x"), writer.fail(fate), writer.append(2, b"y"))
+    assert _definite(outcomes) == [is_definite] * 3
+    assert all(f"the store did not answer ({says}" in str(outcome) for outcome in outcomes)
+    assert writer.commits == []
+    writer.connection_class.commits = Commits.SUCCEED
+    assert await writer.append(1, b"x") == 1
+    assert writer.count() == 1
 
 
 async def test_a_transaction_that_sqlite_gave_up_fails_for_all(writer: Writer) -> None:
     def give_up(tx: Transaction) -> None:
         tx.connection.execute("ROLLBACK")
-        raise sqlite3.OperationalError("database or disk is full")
+        raise sqlite_error("database or disk is full", sqlite3.SQLITE_FULL)
 
     outcomes = await _behind_a_gate(writer, writer.append(1, b"x"), writer.writer.run(give_up), writer.append(1, b"y"))
-    assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError] * 3
+    assert _definite(outcomes) == [True] * 3
     assert writer.commits == []
     assert await writer.append(1, b"x") == 1
 
 
-async def test_a_full_disk_is_told_and_survived(writer: Writer) -> None:
+async def test_a_file_that_may_not_grow_is_told_and_survived(writer: Writer) -> None:
     async def limit(pages: int) -> None:
         await writer.writer.run(lambda tx: tx.connection.execute(f"PRAGMA max_page_count = {pages}").fetchall())
 
     await writer.append(1, b"before")
     await limit(1)  # no page more than there are
     outcomes = await gather(*(writer.append(1, b"x" * 100_000) for _ in range(3)))
-    assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError] * 3
+    assert _definite(outcomes) == [True] * 3
     assert writer.count() == 1
     await limit(1_000_000)
     assert await writer.append(1, b"after") == 2
@@ -232,8 +273,9 @@ async def test_close_commits_what_was_queued_and_refuses_what_comes_after(writer
     await asyncio.sleep(0)
     closing_writer = asyncio.create_task(writer.writer.close())
     await asyncio.sleep(0)
-    with pytest.raises(StoreUnavailableError):
+    with pytest.raises(StoreUnavailableError, match=r"\(it is closed\)") as refused:
         await writer.append(1, b"y")
+    assert refused.value.is_definite
     gate.open()
     await closing_writer
     await held
@@ -249,7 +291,7 @@ async def test_a_publication_that_fails_does_not_strand_the_callers(tmp_path: Pa
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(str(context["exception"])))
     with closing(connect(tmp_path / "writer.db", "normal")) as connection:
         connection.executescript(_SCHEMA)
-        writer = GroupCommitWriter(connection, fail, lambda: EPOCH, str)
+        writer = GroupCommitWriter(connection, OpenFiles(tmp_path / "writer.db"), fail, lambda: EPOCH, str)
         appended = await writer.run(lambda tx: tx.append(1, "i", [b"x"]))
         await writer.close()
     assert appended.first_sequence == 1

@@ -1,0 +1,222 @@
+"""The calls of a SessionStore, each with what it needs, as a caller sends it and may send it again."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+
+from contract.store_harness import DONE, Harness, admit, key, llm, user
+from turnwire_server.domain.inference import ConflictPolicy, InferenceState
+from turnwire_server.domain.session import NewSession, SessionChange
+from turnwire_server.domain.turn import TurnView
+from turnwire_server.stores.base import Amendment, Base, SessionStore
+from turnwire_server.stores.lease import Effect, Ending, Step
+from turnwire_server.stores.start import Idempotency
+
+# One call, that is sent as it was each time.
+Send = Callable[[], Awaitable[object]]
+
+# Makes the session `s` ready for a call, and returns the call.
+Prepare = Callable[[Harness], Awaitable[Send]]
+
+GUARD = Idempotency("CreateSession", "k", b"content")
+_WAITS = InferenceState.WAITING_FOR_TOOLS
+
+
+def _create(guard: Idempotency | None) -> Prepare:
+    async def prepare(harness: Harness) -> Send:
+        return lambda: harness.store.create_session("local", NewSession("t", "new"), "token", guard)
+
+    return prepare
+
+
+def _update(revision: int | None) -> Prepare:
+    async def prepare(harness: Harness) -> Send:
+        return lambda: harness.store.update_session("local", "s", SessionChange("changed"), revision, "token")
+
+    return prepare
+
+
+def _start(target: str | NewSession, **fields: object) -> Prepare:
+    async def prepare(harness: Harness) -> Send:
+        await harness.running("s")
+        command = harness.command(target, user("q"), **{"conflict_policy": ConflictPolicy.ENQUEUE, **fields})
+        return lambda: harness.store.start(command, admit)
+
+    return prepare
+
+
+async def _displace(harness: Harness) -> Send:
+    await harness.waiting("s")
+    command = harness.command("s", user("q"), conflict_policy=ConflictPolicy.ROLLBACK)
+    return lambda: harness.store.start(command, admit)
+
+
+async def _cancel_running(harness: Harness) -> Send:
+    claim = await harness.running("s")
+    return lambda: harness.cancel(claim.inference, "stop")
+
+
+async def _cancel_waiting(harness: Harness) -> Send:
+    claim = await harness.waiting("s", llm("a"))
+    return lambda: harness.cancel(claim.inference, "stop")
+
+
+def _amend(*, is_released: bool) -> Prepare:
+    async def prepare(harness: Harness) -> Send:
+        claim = await harness.waiting("s")
+        events = tuple(harness.deltas(claim, "x"))
+        amendment = Amendment(b"answered", (Effect("c", b"C"),), events, is_released)
+        return lambda: harness.store.amend("local", claim.inference.inference_id, "token", lambda _: amendment)
+
+    return prepare
+
+
+async def _register(harness: Harness) -> Send:
+    await harness.running("s")
+    return lambda: harness.store.register("me")
+
+
+async def _declare_dead(harness: Harness) -> Send:
+    await harness.running("s")
+    await harness.store.register("you")
+    beats = (await harness.store.heartbeat("you")).beats
+    return lambda: harness.store.declare_dead("me", beats["me"])
+
+
+async def _revoke(harness: Harness) -> Send:
+    claim = await harness.running("s")
+    return lambda: harness.store.revoke("me", [claim.inference.inference_id])
+
+
+async def _claim(harness: Harness) -> Send:
+    await harness.start("s")
+    return lambda: harness.store.claim("me", ["t1", "t2"])
+
+
+async def _claim_lost(harness: Harness) -> Send:
+    await harness.lose(await harness.running("s"))
+    return lambda: harness.store.claim("me", ["t1", "t2"])
+
+
+async def _append(harness: Harness) -> Send:
+    claim = await harness.running("s")
+    events = harness.deltas(claim, "a", "b")
+    return lambda: harness.store.append(claim.lease, 0, events)
+
+
+async def _record_intent(harness: Harness) -> Send:
+    claim = await harness.running("s")
+    return lambda: harness.store.record_effects(claim.lease, 0, [Effect("a")])
+
+
+async def _record_outcome(harness: Harness) -> Send:
+    claim = await harness.running("s")
+    await harness.store.record_effects(claim.lease, 0, [Effect("a")])
+    events = harness.deltas(claim, "a")
+    return lambda: harness.store.record_effects(claim.lease, 0, [Effect("a", b"A"), Effect("b")], events)
+
+
+def _commit(then: InferenceState, *pieces: str) -> Prepare:
+    async def prepare(harness: Harness) -> Send:
+        claim = await harness.running("s")
+        await harness.store.record_effects(claim.lease, 0, [Effect("a")])
+        step = Step(1, (llm("a"),), model="m", events=tuple(harness.deltas(claim, *pieces)), then=then)
+        return lambda: harness.store.commit_step(claim.lease, 0, step)
+
+    return prepare
+
+
+def _hand_back(*, is_loss: bool) -> Prepare:
+    async def prepare(harness: Harness) -> Send:
+        claim = await harness.running("s")
+        await harness.store.append(claim.lease, 0, harness.deltas(claim, "a"))
+        return lambda: harness.store.hand_back(claim.lease, 1, is_loss=is_loss)
+
+    return prepare
+
+
+async def _finish(harness: Harness) -> Send:
+    claim = await harness.running("s")
+    ending = Ending(DONE, model="m", blocks=(llm("a"),), events=tuple(harness.deltas(claim, "a")))
+    return lambda: harness.store.finish(claim.lease, 0, ending)
+
+
+async def _sweep(harness: Harness) -> Send:
+    await harness.start("s", timeout=timedelta(seconds=1))
+    harness.now += timedelta(seconds=1)
+    return lambda: harness.store.sweep(harness.now)
+
+
+async def _compact(harness: Harness) -> Send:
+    await harness.turn("s", "q", "a")
+    return lambda: harness.store.compact("local", "s", Base(4, b"fold"))
+
+
+# What writes. The name of a call comes before the colon.
+WRITES: Mapping[str, Prepare] = {
+    "create_session": _create(None),
+    "create_session: with a key": _create(GUARD),
+    "update_session: at any revision": _update(None),
+    "update_session: at a revision": _update(1),
+    "start": _start("s"),
+    "start: with a key": _start("s", idempotency=key("k")),
+    "start: in a new session": _start(NewSession("t")),
+    "start: in a new session, with a key": _start(NewSession("t"), idempotency=key("k")),
+    "start: displacing what runs": _start("s", conflict_policy=ConflictPolicy.INTERRUPT),
+    "start: displacing what waits": _displace,
+    "request_cancel: of what runs": _cancel_running,
+    "request_cancel: of what waits": _cancel_waiting,
+    "amend: in part": _amend(is_released=False),
+    "amend": _amend(is_released=True),
+    "register": _register,
+    "declare_dead": _declare_dead,
+    "revoke": _revoke,
+    "claim": _claim,
+    "claim: of what is lost": _claim_lost,
+    "append": _append,
+    "record_effects: before the calls": _record_intent,
+    "record_effects: after the calls": _record_outcome,
+    "commit_step": _commit(InferenceState.RUNNING, "a", "b"),
+    "commit_step: without events": _commit(InferenceState.RUNNING),
+    "commit_step: and wait": _commit(_WAITS, "a", "b"),
+    "commit_step: and pause": _commit(InferenceState.PAUSED, "a"),
+    "hand_back": _hand_back(is_loss=False),
+    "hand_back: of what was lost": _hand_back(is_loss=True),
+    "finish": _finish,
+    "sweep": _sweep,
+    "compact": _compact,
+}
+
+
+def _read(call: Callable[[SessionStore, str], Awaitable[object]]) -> Prepare:
+    """Prepare a call that reads, of a session with a turn."""
+
+    async def prepare(harness: Harness) -> Send:
+        inference = await harness.turn("s", "q", "a")
+        await harness.start("s")
+        return lambda: call(harness.store, inference.inference_id)
+
+    return prepare
+
+
+READS: Mapping[str, Prepare] = {
+    "get_session": _read(lambda store, _: store.get_session("local", "s")),
+    "list_sessions": _read(lambda store, _: store.list_sessions("local", {}, 9, None)),
+    "get_first_in_line": _read(lambda store, _: store.get_first_in_line("local", "s")),
+    "heartbeat": _read(lambda store, _: store.heartbeat("me")),
+    "get_inference": _read(lambda store, inference_id: store.get_inference("local", inference_id)),
+    "list_inferences": _read(lambda store, _: store.list_inferences("local", "s", (), 9, None)),
+    "read_log": _read(lambda store, _: store.read_log("local", "s", 0, 1)),
+    "read_base": _read(lambda store, _: store.read_base("local", "s")),
+    "get_turn": _read(lambda store, _: store.get_turn("local", "s", 0, TurnView.FULL, 0, 9)),
+    "list_turns": _read(lambda store, _: store.list_turns("local", "s", TurnView.FULL, 9, None, newest_first=True)),
+}
+
+
+async def delete(harness: Harness) -> Send:
+    """Prepare the one call whose second answer is that nothing is there."""
+    log = (await harness.store.get_session("local", "s")).log
+    await harness.running("s")
+    return lambda: harness.store.delete_session("local", "s", None, force=True, log=log)
+
+
+CALLS = {**WRITES, **READS, "delete_session": delete}

@@ -1,0 +1,148 @@
+"""Everything that can be read of a store, compared with the model; and what its logs promise, model or not."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from contract.store_model_state import ENDED, ModelSession
+from contract.store_world import Call, World, compare_chunk
+from turnwire_server.domain.event import Event, InferenceAttemptLost, InferenceFinished, InferenceQueued, LlmDelta
+from turnwire_server.domain.inference import InferenceState
+from turnwire_server.domain.turn import TurnView
+from turnwire_server.stores.page import Page
+from turnwire_server.wire.event import decode_frames
+
+T = TypeVar("T")
+
+PRINCIPALS = ("local", "other")
+_ALL_BYTES = 1 << 30
+_ALL = 1000
+
+
+async def look(world: World) -> None:
+    """Compare all that can be read."""
+    store, model = world.store, world.model
+    for principal in PRINCIPALS:
+        for labels in ({}, {"of": "all"}):
+            sessions = model.list_sessions(principal, labels)
+            await _compare_pages(sessions, lambda before: store.list_sessions(principal, labels, 2, before))  # noqa: B023
+    for session in model.sessions.values():
+        await world.read(Call("get_session", session.principal, session.noun.session_id))
+        if session.log:
+            await _look_at_inferences(world, session)
+            await _look_at_turns(world, session)
+            await _look_at_log(world, session)
+    await world.read(Call("get_session", "other", "of-nobody"))
+    await world.read(Call("get_inference", "other", "of-nobody"))
+
+
+async def _look_at_inferences(world: World, session: ModelSession) -> None:
+    store, model = world.store, world.model
+    where = session.principal, session.noun.session_id
+    await world.read(Call("get_first_in_line", *where))
+    for states in ((), (InferenceState.QUEUED, *ENDED)):
+        inferences = model.list_inferences(*where, states)
+        await _compare_pages(inferences, lambda before: store.list_inferences(*where, states, 4, before))  # noqa: B023
+    await world.read(Call("get_inference", session.principal, session.inferences[-1].noun.inference_id))
+
+
+async def _look_at_turns(world: World, session: ModelSession) -> None:
+    store, model = world.store, world.model
+    where = session.principal, session.noun.session_id
+    views = ((TurnView.FULL, False), (TurnView.DELTA, True), (TurnView.BASIC, True))
+    for view, is_newest_first in views:
+        turns = model.list_turns(*where, view)[:: -1 if is_newest_first else 1]
+        await _compare_pages(
+            turns,
+            lambda cursor: store.list_turns(*where, view, 4, cursor, newest_first=is_newest_first),  # noqa: B023
+        )
+    newest = len(session.turns) - 1
+    await world.read(Call("get_turn", *where, None, TurnView.FULL, 0, 2))
+    await world.read(Call("get_turn", *where, max(newest, 0), TurnView.FULL, 2, _ALL))
+    await world.read(Call("get_turn", *where, max(newest - 1, 0), TurnView.DELTA, 0, 1))
+
+
+async def _look_at_log(world: World, session: ModelSession) -> None:
+    await world.read(Call("read_base", session.principal, session.noun.session_id))
+    middle = (len(session.log) + session.base.through_sequence) // 2
+    await _compare_log(world, session, 0, _ALL_BYTES, "")
+    await _compare_log(world, session, middle, 400, "")
+    await _compare_log(world, session, middle, _ALL_BYTES, session.inferences[-1].noun.inference_id)
+    beyond = await world.store.read_log(session.principal, session.noun.session_id, len(session.log) + 1, 1)
+    assert (beyond.chunks, beyond.through_sequence) == ((), len(session.log) + 1), f"beyond the head: {beyond}"
+
+
+async def _compare_log(world: World, session: ModelSession, after: int, limit_bytes: int, inference_id: str) -> None:
+    head, base = len(session.log), session.base.through_sequence
+    expected = world.model.read_entries(session.principal, session.noun.session_id, after, inference_id)
+    position, is_begin = after, True
+    while position < head or is_begin:
+        page = await world.store.read_log(
+            session.principal, session.noun.session_id, position, limit_bytes, inference_id
+        )
+        assert session.noun.log == page.log, f"log {page.log} and not {session.noun.log!r}"
+        assert (page.earliest_sequence, page.head_sequence) == (base + 1, head), f"{page}"
+        for chunk in page.chunks:
+            size = chunk.last_sequence - chunk.first_sequence + 1
+            compare_chunk(chunk, expected[:size], is_whole=chunk.first_sequence > max(position, base) + 1)
+            del expected[:size]
+        assert page.through_sequence > position or position >= head, f"no way on from {position}: {page}"
+        assert not expected or expected[0].sequence > page.through_sequence, f"{expected[0]} was left out"
+        position, is_begin = page.through_sequence, False
+    assert not expected, f"the log ends before {expected}"
+    assert position == max(head, after), f"reached {position} of {head}"
+
+
+async def _compare_pages(expected: Sequence[T], read: Callable[[int | None], Awaitable[Page[T]]]) -> None:
+    found: list[T] = []
+    cursor: int | None = None
+    while True:
+        page = await read(cursor)
+        found += page.items
+        if page.next is None:
+            break
+        assert page.items and page.next != cursor, f"a page that leads nowhere: {page}"  # noqa: PT018
+        cursor = page.next
+    assert list(expected) == found, f"listed {found}\n  and not {expected}"
+
+
+async def check_promises(world: World) -> None:
+    """Check, by what can be read alone, that nothing is left unfinished, and what each log promises."""
+    for principal in PRINCIPALS:
+        sessions = (await world.store.list_sessions(principal, {}, _ALL, None)).items
+        for session in sessions:
+            where = principal, session.session_id
+            assert not session.active, f"NothingStuck: {session}"
+            assert not session.queued_count, f"NothingStuck: {session}"
+            inferences = (await world.store.list_inferences(*where, (), _ALL, None)).items
+            stuck = [inference for inference in inferences if inference.state not in ENDED]
+            assert not stuck, f"NothingStuck: {stuck}"
+            base = await world.store.read_base(*where)
+            page = await world.store.read_log(*where, 0, _ALL_BYTES)
+            events = [event for chunk in page.chunks for event in decode_frames(chunk.data)]
+            sequences = [event.sequence for event in events]
+            assert sequences == list(range(base.through_sequence + 1, session.head_sequence + 1)), (
+                f"Gapless: {sequences}"
+            )
+            for inference in inferences:
+                own = [event for event in events if event.inference_id == inference.inference_id]
+                if inference.first_sequence > base.through_sequence:
+                    _check_inference(own)
+
+
+def _check_inference(events: Sequence[Event]) -> None:
+    """Check the whole log of an inference that has ended."""
+    payloads = [event.payload for event in events]
+    assert isinstance(payloads[0], InferenceQueued), f"begins with {payloads[0]}"
+    ends = [position for position, payload in enumerate(payloads, 1) if isinstance(payload, InferenceFinished)]
+    assert ends == [len(payloads)], f"Terminal: {payloads}"
+    said = Counter(payload.delta for payload in payloads if isinstance(payload, LlmDelta))
+    assert not said or max(said.values()) == 1, f"Unique: {said}"
+    sequences = {event.sequence for event in events}
+    for event in events:
+        if isinstance(event.payload, InferenceAttemptLost):
+            holds = event.payload.superseded_after_sequence
+            assert holds in sequences, f"{event} holds through an event of another inference"
+            assert holds < event.sequence, f"{event} holds through what comes after it"
+            void = [each.payload for each in events if holds < each.sequence < event.sequence]
+            assert all(isinstance(payload, LlmDelta) for payload in void), f"{event} makes {void} void"

@@ -1,0 +1,98 @@
+"""Files that released versions wrote are opened, and nothing in them is lost: tests/support/store_fixture.py."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.proto_docs import ROOT
+from support.store_fixture import DEAD_OWNER, Json, clock, differences, opened, read, restore
+from turnwire_server.domain.errors import AttemptLostError
+from turnwire_server.domain.event import Failed, Succeeded
+from turnwire_server.domain.inference import FinishClass, InferenceState
+from turnwire_server.domain.turn import Block, LlmText, TurnView
+from turnwire_server.stores.base import SessionStore
+from turnwire_server.stores.lease import Claim, DeclaredDead, Ending
+from turnwire_server.stores.sqlite_migration import read_scripts
+
+FIXTURES = sorted((ROOT / "tests" / "fixtures" / "store").glob("schema*.sql"))
+NEWEST = len(read_scripts())
+
+every_fixture = pytest.mark.parametrize("fixture", FIXTURES, ids=lambda fixture: fixture.stem)
+
+
+def _version(fixture: Path) -> int:
+    return int(fixture.stem.removeprefix("schema"))
+
+
+def _expected(fixture: Path) -> Json:
+    expected: Json = json.loads(fixture.with_suffix(".json").read_text(encoding="utf-8"))
+    return expected
+
+
+def _complaints(path: Path) -> list[tuple[object, ...]]:
+    """Return what SQLite finds wrong with a file."""
+    with closing(sqlite3.connect(path)) as connection:
+        checks = [*connection.execute("PRAGMA integrity_check"), *connection.execute("PRAGMA foreign_key_check")]
+    return [row for row in checks if row != ("ok",)]
+
+
+def _backups(folder: Path) -> list[str]:
+    return [file.name for file in folder.glob("*.backup")]
+
+
+async def _end(store: SessionStore, claim: Claim) -> None:
+    ending = Ending(Succeeded(FinishClass.COMPLETED), blocks=(Block("", LlmText("Done")),))
+    ended = await store.finish(claim.lease, claim.position, ending)
+    assert ended.state is InferenceState.SUCCEEDED
+
+
+def test_there_is_a_fixture_of_every_schema_before_the_newest() -> None:
+    assert set(range(1, NEWEST)) <= {_version(fixture) for fixture in FIXTURES} <= set(range(1, NEWEST + 1))
+
+
+def test_what_is_missing_is_noticed() -> None:
+    assert differences({"a": 1, "b": [{"c": 2, "new": 3}]}, {"a": 1, "b": [{"c": 2}]}) == []
+    assert differences({"a": 1, "b": [{"c": 2}]}, {"a": 1, "b": [{"c": 3}]}) == [".b[0].c: 2, expected 3"]
+    assert differences({"b": []}, {"a": 1, "b": [1]}) == [".a: None, expected 1", ".b: [], expected [1]"]
+
+
+@every_fixture
+async def test_everything_in_it_is_read(fixture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "turnwire.db"
+    restore(fixture, path)
+    for _ in range(2):  # migrated, and as it is after that
+        async with opened(path, clock()) as store:
+            assert differences(await read(store), _expected(fixture)) == []
+            labelled = await store.list_sessions("local", {"team": "ü"}, 9, None)
+            assert [session.session_id for session in labelled.items] == ["talk"]
+        assert _complaints(path) == []
+    is_old = _version(fixture) < NEWEST
+    assert _backups(tmp_path) == ([f"turnwire.db.schema{_version(fixture)}.backup"] if is_old else [])
+
+
+@every_fixture
+async def test_what_had_not_ended_goes_on(fixture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "turnwire.db"
+    restore(fixture, path)
+    async with opened(path, clock(), ids_from=1000) as store:
+        await store.register("new")
+        with pytest.raises(DeclaredDead):
+            await store.heartbeat(DEAD_OWNER)
+        lost, alone = await store.claim("new", ["a", "b", "c"])
+        assert (lost.inference.session_id, lost.position, lost.engine) == ("talk", 6, "scripted")
+        assert (lost.is_lost, alone.is_lost, alone.inference.session_id) == (True, False, "waiting")
+        assert alone.overrides.engine_options == '{"a": 1}'
+        await _end(store, alone)
+        error = AttemptLostError(attempt=lost.inference.attempt).failure()
+        await store.finish(lost.lease, lost.position, Ending(Failed(error)))
+        [behind] = await store.claim("new", ["c"])
+        assert behind.inference.session_id == "talk"
+        await _end(store, behind)
+        assert await store.claim("new", ["d"]) == ()
+        turns = await store.list_turns("local", "talk", TurnView.BASIC, 9, None, newest_first=False)
+        assert [(turn.index, turn.parent) for turn in turns.items] == [(0, None), (1, 0), (2, 0), (3, 2), (4, 3)]
+        await store.delete_session("local", "talk", None, force=False)
+    assert _complaints(path) == []
