@@ -132,7 +132,6 @@ FEATURES = [
     ({"conflict_policy": inference_pb2.CONFLICT_POLICY_ENQUEUE}, "conflict_policy ENQUEUE"),
     ({"conflict_policy": inference_pb2.CONFLICT_POLICY_INTERRUPT}, "conflict_policy INTERRUPT"),
     ({"conflict_policy": inference_pb2.CONFLICT_POLICY_ROLLBACK}, "conflict_policy ROLLBACK"),
-    ({"attempts_max": 2}, "attempts_max above 1"),
     ({"overrides": inference_pb2.Overrides(output_schema="{}")}, "output_schema"),
     (
         {"overrides": inference_pb2.Overrides(tools=[tool_pb2.Tool(name="a", approval_required=True)])},

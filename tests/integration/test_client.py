@@ -162,8 +162,8 @@ async def test_a_watcher_learns_that_its_session_was_deleted(client: Client) -> 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "drained"])
 async def test_events_are_whole_across_a_restart(tmp_path: Path, ending: signal.Signals) -> None:
     path = tmp_path / "turnwire.db"
-    # A hundred pieces before it hangs, so that there is a middle to be cut in.
-    options = script({"text": {"text": "0123456789", "repeat": 10}}, {"hang": {}}, delta_length=1)
+    # A hundred pieces before it pauses, so that there is a middle to be cut in.
+    options = script({"text": {"text": "0123456789", "repeat": 10}}, {"pause": "2s"}, delta_length=1)
     with server_on(path, "--drain-grace-seconds", "0") as first:
         async with Client.connect(first.address) as client:
             handle = await client.start_inference(None, "hello", profile="scripted", engine_options=options)
@@ -180,11 +180,17 @@ async def test_events_are_whole_across_a_restart(tmp_path: Path, ending: signal.
             try:
                 assert_whole(events)
                 result = await waiting
-                said = "".join(event.llm_delta.delta for event in events)
-                assert result.state == InferenceState.INFERENCE_STATE_FAILED
-                assert result.text == said != ""
-                with pytest.raises(errors.AttemptLostError):
-                    await handle.result()
+                if ending == signal.SIGKILL:  # the attempt is lost, and no other one is allowed
+                    said = "".join(event.llm_delta.delta for event in events)
+                    assert result.state == InferenceState.INFERENCE_STATE_FAILED
+                    assert result.text == said != ""
+                    with pytest.raises(errors.AttemptLostError):
+                        await handle.result()
+                else:  # the inference was handed back, and continued
+                    assert result.state == InferenceState.INFERENCE_STATE_SUCCEEDED
+                    assert result.text == "0123456789" * 10
+                    [lost] = [event for event in events if event.inference_attempt_lost]
+                    assert lost.inference_attempt_lost.handed_back
                 following = await client.start_inference(handle.session_id, "go on", profile="scripted")
                 assert (await following.result()).text == "go on"
             finally:

@@ -18,8 +18,8 @@ from turnwire_server.events.bus import Hint, InProcessBus
 from turnwire_server.events.fanout import Fanout
 from turnwire_server.events.subscription import StartKind, Subscription, subscribe
 from turnwire_server.runtime.clock import SystemClock
-from turnwire_server.stores.base import LogPage
 from turnwire_server.stores.memory import MemorySessionStore
+from turnwire_server.stores.page import LogPage
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ class SilentStore(MemorySessionStore):
 async def test_an_idle_stream_outlives_a_store_that_does_not_answer() -> None:
     fanout, clock = Fanout(), SystemClock()
     store = SilentStore(on_commit=fanout.publish, now=clock.now, mint=mint_id)
-    await store.create_session("local", NewSession("s"), None)
+    await store.create_session("local", NewSession("s"), "log", None)
     request = Subscription("local", "s", StartKind.FROM_BEGINNING)
     stream = subscribe(store, fanout, request, clock, heartbeat_seconds=0.05)
     assert (await anext(stream)).opened

@@ -1,6 +1,8 @@
 """Log lines: structured, with session_id and inference_id wherever there is one, and never the old name."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -73,3 +75,19 @@ async def test_refusals_name_what_they_are_about(tmp_path: Path) -> None:
         ("GetInference", None, "nobody"),
         ("GetTurn", "nowhere", None),
     }
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_log_that_cannot_be_written_stops_nobody(form: str) -> None:
+    code = f"""
+import logging
+from turnwire_server.telemetry.logs import configure_logs, logger
+configure_logs({form!r}, "info")
+for _ in range(1000):
+    logger().error("nobody reads this")
+    logging.getLogger("of.others").error("nor this")
+print("and on it goes")
+"""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, text=True, check=False)
+    assert done.stdout == "and on it goes\n"
