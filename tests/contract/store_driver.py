@@ -166,8 +166,6 @@ class Driver:
         said = "answered" if outcome else fault.name
         self.counts[f"{name}: {type(outcome.error).__name__ if outcome and outcome.error else said}"] += 1
 
-    # --- owners -------------------------------------------------------------------------------------
-
     def restart(self, owner: Owner) -> Sent:
         """Let an owner begin under a new id."""
         owner.id = self.world.mint("owner")

@@ -54,8 +54,6 @@ class Model(ClientModel):
         super().__init__(now)
         self.owners: dict[str, ModelOwner] = {}
 
-    # --- owners -------------------------------------------------------------------------------------
-
     def register(self, owner: str) -> None:
         """See SessionStore."""
         self.owners.setdefault(owner, ModelOwner())
@@ -112,8 +110,6 @@ class Model(ClientModel):
     def _check_alive(self, owner: str) -> None:
         if owner not in self.owners or not self.owners[owner].is_alive:
             raise DeclaredDead
-
-    # --- under a lease ------------------------------------------------------------------------------
 
     def append(self, lease: Lease, position: int, events: Sequence[bytes]) -> None:
         """See SessionStore."""

@@ -64,9 +64,9 @@ class ClientModel:
 
     def session(self, principal: str, session_id: str) -> ModelSession:
         """Return a session. Errors: SessionNotFoundError."""
-        if (principal, session_id) not in self.sessions:
-            raise SessionNotFoundError(session_id=session_id)
-        return self.sessions[principal, session_id]
+        if found := self.sessions.get((principal, session_id)):
+            return found
+        raise SessionNotFoundError(session_id=session_id)
 
     def inferences(self) -> list[ModelInference]:
         """Return all inferences, the oldest first."""
@@ -80,16 +80,13 @@ class ClientModel:
 
     def inference(self, principal: str, inference_id: str) -> ModelInference:
         """Return an inference. Errors: InferenceNotFoundError."""
-        found = self.find(principal, inference_id)
-        if found is None:
-            raise InferenceNotFoundError(inference_id=inference_id)
-        return found
+        if found := self.find(principal, inference_id):
+            return found
+        raise InferenceNotFoundError(inference_id=inference_id)
 
     def leased_to(self, owner: str) -> list[ModelInference]:
         """Return what runs under leases of an owner, the oldest first."""
         return [each for each in self.inferences() if each.owner == owner]
-
-    # --- sessions -----------------------------------------------------------------------------------
 
     def create_session(
         self,
@@ -110,8 +107,7 @@ class ClientModel:
         if check:
             check()
         session = self._new_session(principal, new, token)
-        self._keep(session, None, idempotency)
-        self.tokens.add(token)
+        self._keep(session, None, idempotency, token)
         return session.shown(), True
 
     def update_session(
@@ -186,15 +182,16 @@ class ClientModel:
             raise SessionNotFoundError(session_id=made.session.noun.session_id)
         return made
 
-    def _keep(self, session: ModelSession, inference: ModelInference | None, idempotency: Idempotency | None) -> None:
+    def _keep(
+        self, session: ModelSession, inference: ModelInference | None, idempotency: Idempotency | None, token: str
+    ) -> None:
+        self.tokens.add(token)
         self.sessions[session.principal, session.noun.session_id] = session
         if inference:
             session.inferences.append(inference)
         if idempotency:
             made = Made(idempotency.fingerprint, session, inference)
             self._made[session.principal, idempotency.rpc, idempotency.key] = made
-
-    # --- what clients ask for -----------------------------------------------------------------------
 
     def start(self, command: StartCommand, decide: Decide) -> Started:
         """See SessionStore."""
@@ -212,8 +209,7 @@ class ClientModel:
         inference, displaced = self._admit(session, command, decide)
         if displaced:
             cancel(self.told, displaced, "", self.now())
-        self._keep(session, inference, command.idempotency)
-        self.tokens.add(command.inference_id)
+        self._keep(session, inference, command.idempotency, command.inference_id)
         position = inference.shown().queue_position or 0
         tell(self.told, inference, [event(inference, InferenceQueued(position), self.now())], QUEUED)
         inference.holds_through = inference.shown().last_sequence
@@ -291,8 +287,6 @@ class ClientModel:
         for key, made in list(self._made.items()):
             if made.session.delete_time and made.session.delete_time < now - _KEYS_OUTLIVE:
                 del self._made[key]
-
-    # --- reads --------------------------------------------------------------------------------------
 
     def get_session(self, principal: str, session_id: str) -> Session:
         """See SessionStore."""

@@ -191,6 +191,27 @@ async def test_a_second_signal_does_not_wait(tmp_path: Path, servers: ExitStack)
             assert [block.llm_text.text for block in ended.turn.blocks[1:]] == ["so far", " so good"]
 
 
+async def test_a_restored_file_has_other_logs_than_clients_know(tmp_path: Path, servers: ExitStack) -> None:
+    path, copy = tmp_path / "turnwire.db", tmp_path / "turnwire.db.copy"
+    with server_on(path) as server:
+        async with connect(server.address) as stubs:
+            session_id = await stubs.create_session()
+            await stubs.finish((await stubs.start(session_id)).inference_id)
+    copy.write_bytes(path.read_bytes())
+    watch = Watch(session_id)
+    with server_on(path) as server:
+        async with connect(server.address) as stubs:
+            await stubs.finish((await stubs.start(session_id, "this will be lost")).inference_id)
+        await _watch_some(server.address, watch, deltas=2)
+    path.write_bytes(copy.read_bytes())
+    server = servers.enter_context(server_on(path, "--restored", "true"))
+    resume = pb.SubscribeEventsRequest(session_id=session_id, after_sequence=watch.position, log=watch.log)
+    async with connect(server.address) as stubs:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stubs.inference.SubscribeEvents(resume).read()
+    assert refusal(refused.value)[:2] == ("OUT_OF_RANGE", "LOG_REPLACED")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
