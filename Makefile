@@ -61,6 +61,14 @@ demo: $(VENV)/server.stamp ## start a server and stream one inference to the ter
 test: $(VENV)/dev.stamp deps ## run the tests
 	pytest
 
+# What `make fault` takes: make fault SEED=7 KILLS=50
+SEED ?= 1
+KILLS ?= 500
+
+.PHONY: fault
+fault: $(VENV)/dev.stamp ## kill a busy server at random moments, and check every promise
+	@PYTHONPATH=tests python -m fault.kill --seed $(SEED) --kills $(KILLS)
+
 # --- the contract and what is generated from it -------------------------------------------------
 
 .PHONY: generate

@@ -80,7 +80,8 @@ async def running_server(
         stack.push_async_callback(store.close)
         engines = _engines(profiles, stack)
         abandoned: set[asyncio.Task[EngineResult]] = set()
-        ports = Ports(store, encode_event, clock, mint_id, _abandon_into(abandoned), fanout.refresh)
+        abandon, silence = _abandon_into(abandoned), settings.silence_seconds_max
+        ports = Ports(store, encode_event, clock, mint_id, abandon, fanout.refresh, silence)
 
         async def tell_fitness(*, is_fit: bool) -> None:
             await rpc.tell_fitness(is_fit=is_fit)

@@ -57,6 +57,10 @@ class Settings(BaseSettings):
     # At the bound SubscribeEvents answers TOO_MANY_WATCHERS.
     watchers_max: Annotated[int, Field(ge=1, description="the most event streams at a time")] = 10_000
     heartbeat_seconds: Annotated[float, Field(gt=0, description="how long a stream is silent at most")] = 15.0
+    silence_seconds_max: Annotated[
+        float,
+        Field(gt=0, description="how long an engine may say nothing; then ENGINE_STALLED ends its inference"),
+    ] = 600.0
     drain_grace_seconds: Annotated[
         float, Field(ge=0, description="how long inferences may still run after SIGTERM or SIGINT")
     ] = 30.0

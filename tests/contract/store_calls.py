@@ -84,7 +84,7 @@ async def _declare_dead(harness: Harness) -> Send:
 
 async def _revoke(harness: Harness) -> Send:
     claim = await harness.running("s")
-    return lambda: harness.store.revoke("me", [claim.inference.inference_id])
+    return lambda: harness.store.revoke("me", [claim.lease.token])
 
 
 async def _claim(harness: Harness) -> Send:

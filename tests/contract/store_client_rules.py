@@ -1,25 +1,18 @@
 """What clients may do next: one function per rule. Each makes a call out of a step, or none."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from types import MappingProxyType
 
 from contract.store_driver import SESSIONS, Driver, Sent, Slot, Step
-from contract.store_model_state import ENDED, PAUSED, WAITING_FOR_TOOLS, Minted, ModelSession
+from contract.store_model_state import ENDED, PAUSED, WAITING_FOR_TOOLS, Minted
 from contract.store_world import Call, Witness
-from turnwire_server.domain.errors import (
-    DrainingError,
-    SessionBusyError,
-    ToolCallNotPendingError,
-)
+from turnwire_server.domain.errors import DrainingError, SessionBusyError, ToolCallNotPendingError
 from turnwire_server.domain.inference import ConflictPolicy, InferenceConfig
 from turnwire_server.domain.session import NewSession, SessionChange
 from turnwire_server.domain.turn import PER_TURN_DATA, Block, User
 from turnwire_server.stores.base import Amendment, Base, Waiting
 from turnwire_server.stores.lease import Effect
 from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand, Started
-
-Rule = Callable[[Driver, Step], Sent | None]
 
 _POLICIES = (
     ConflictPolicy.ENQUEUE,
@@ -79,8 +72,7 @@ def start(driver: Driver, step: Step) -> Sent:
     )
 
     def done(started: Started) -> None:
-        inference = started.inference
-        driver.inferences.append((principal, inference.inference_id))
+        driver.inferences.append((principal, started.inference.inference_id))
         driver.counts[f"started: {command.conflict_policy.name}{'' if started.created else ', made before'}"] += 1
 
     return Sent(Call("start", command, Witness(_admit)), Slot(), done)
@@ -151,16 +143,10 @@ def delete(driver: Driver, step: Step) -> Sent:
     principal, session_id = _session(step)
     is_mild, log, revision = step.take(3, 4, 4)
     known = driver.world.model.sessions.get((principal, session_id))
-    logs = {1: _log(known), 2: _log(known), 3: "another"}
-    call = Call(
-        "delete_session", principal, session_id, {3: 1}.get(revision), force=is_mild != 2, log=logs.get(log, "")
-    )
+    known_log = known.noun.log.bound if known and isinstance(known.noun.log, Minted) else ""
+    only = {1: known_log, 2: known_log, 3: "another"}.get(log, "")
+    call = Call("delete_session", principal, session_id, {3: 1}.get(revision), force=is_mild != 2, log=only)
     return Sent(call, Slot())
-
-
-def _log(session: ModelSession | None) -> str:
-    log = session.noun.log if session else ""
-    return getattr(log, "bound", "") if isinstance(log, Minted) else log
 
 
 def compact(driver: Driver, step: Step) -> Sent:

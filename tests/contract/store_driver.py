@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from contract.store_faults import Fault, Outcome
@@ -114,7 +114,7 @@ class Driver:
     async def begin(self) -> None:
         """Make what every example begins with."""
         for principal, session_id in SESSIONS[:-1]:
-            new = NewSession(session_id, labels={"of": "all"})
+            new = NewSession(session_id, labels={"of": "all"}, ttl=timedelta(hours=1))
             self.send(Sent(Call("create_session", principal, new, self.world.mint("log"), None), Slot()), Fault.NONE)
         for owner in self.owners[:2]:
             self.send(self.restart(owner), Fault.NONE)
@@ -223,7 +223,7 @@ class Driver:
             else:
                 self.drop(run)
         unknown = running.keys() - known.keys() - set(claiming)
-        owner.strangers = tuple(running[token].inference_id for token in sorted(unknown))
+        owner.strangers = tuple(sorted(unknown))
 
     def revoke(self, owner: Owner) -> Sent:
         """Let an owner give up what it knows nothing of."""

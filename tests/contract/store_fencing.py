@@ -83,7 +83,7 @@ async def _ended(harness: Harness) -> Place:
 
 async def _revoked(harness: Harness) -> Place:
     place = await _run(harness)
-    await harness.store.revoke("me", [place.lease.inference_id])
+    await harness.store.revoke("me", [place.lease.token])
     return place
 
 

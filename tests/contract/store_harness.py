@@ -187,7 +187,7 @@ class Harness:
 
     async def lose(self, claim: Claim, owner: str = "me") -> None:
         """Let an owner lose track of what it runs."""
-        await self.store.revoke(owner, [claim.inference.inference_id])
+        await self.store.revoke(owner, [claim.lease.token])
 
     async def cancel(self, inference: Inference, reason: str = "") -> Inference:
         """Request a cancel."""

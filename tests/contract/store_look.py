@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from contract.store_model_state import ENDED, ModelSession
+from contract.store_model_state import ENDED, Minted, ModelSession
 from contract.store_world import Call, World, compare_chunk
 from turnwire_server.domain.event import Event, InferenceAttemptLost, InferenceFinished, InferenceQueued, LlmDelta
 from turnwire_server.domain.inference import InferenceState
@@ -34,6 +34,16 @@ async def look(world: World) -> None:
             await _look_at_log(world, session)
     await world.read(Call("get_session", "other", "of-nobody"))
     await world.read(Call("get_inference", "other", "of-nobody"))
+    _check_minted(world)
+
+
+def _check_minted(world: World) -> None:
+    """Check that no two of the ids are the same that the store minted, a log's least of all."""
+    inferences = world.model.inferences()
+    ids = [inference.turn.noun.id for inference in inferences if inference.turn]
+    ids += [block.id for inference in inferences for block in inference.blocks]
+    known = [each.bound for each in (*world.model.logs, *ids) if isinstance(each, Minted) and each.bound]
+    assert len(set(known)) == len(known), f"minted twice: {known}"
 
 
 async def _look_at_inferences(world: World, session: ModelSession) -> None:

@@ -80,13 +80,13 @@ class Model(ClientModel):
         known = self.owners.get(owner)
         if known and known.is_alive and known.beats == beat:
             known.is_alive = False
-            self.revoke(owner, [each.noun.inference_id for each in self.leased_to(owner)])
+            self.revoke(owner, [each.token for each in self.leased_to(owner)])
         return not known or not known.is_alive
 
-    def revoke(self, owner: str, inference_ids: Collection[str]) -> None:
+    def revoke(self, owner: str, tokens: Collection[str]) -> None:
         """See SessionStore."""
         for inference in self.leased_to(owner):
-            if inference.noun.inference_id in inference_ids:
+            if inference.token in tokens:
                 inference.owner = inference.token = ""
 
     def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
@@ -105,6 +105,7 @@ class Model(ClientModel):
                 if is_next:
                     begin(self.told, inference, self.now())
                 claims.append(inference.claimed())
+        self.owners[owner].beats += len(claims) > len(sent)
         return tuple(claims)
 
     def _check_alive(self, owner: str) -> None:

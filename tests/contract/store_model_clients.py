@@ -59,6 +59,7 @@ class ClientModel:
         self.sessions: dict[tuple[str, str], ModelSession] = {}
         self.told: list[Told] = []
         self.tokens: set[str] = set()
+        self.logs: list[Minted] = []
         self._made: dict[tuple[str, str, str], Made] = {}
         self._started = 0
 
@@ -161,11 +162,12 @@ class ClientModel:
         if (principal, new.session_id) in self.sessions:
             raise SessionAlreadyExistsError(session_id=new.session_id)
         now = self.now()
+        self.logs.append(Minted(token))
         noun = Session(
             new.session_id,
             now,
             now,
-            Minted(token),
+            self.logs[-1],
             new.display_name,
             new.labels,
             new.metadata,

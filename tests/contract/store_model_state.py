@@ -38,12 +38,14 @@ class Minted(str):
     """
 
     __slots__ = ("bound",)
-    bound: str
+
+    def __init__(self, _: str = "") -> None:
+        self.bound = ""
 
     def __eq__(self, other: object) -> bool:
-        if not hasattr(self, "bound") and isinstance(other, str) and other and str(self) in other:
+        if not self.bound and isinstance(other, str) and str(self) in other:
             self.bound = other
-        return hasattr(self, "bound") and self.bound == other
+        return bool(self.bound) and self.bound == other
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -53,7 +55,7 @@ class Minted(str):
         raise TypeError(msg)
 
     def __repr__(self) -> str:
-        return f"minted({getattr(self, 'bound', '?')})"
+        return f"minted({self.bound or '?'})"
 
 
 @dataclass(frozen=True, slots=True)

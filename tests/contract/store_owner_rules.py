@@ -117,10 +117,13 @@ def append_run(driver: Driver, run: Run, step: Step) -> Sent:
 
 
 def record_run(driver: Driver, run: Run, step: Step) -> Sent:
-    """Say that tools are about to be called, or what came of it."""
-    call, has_outcome, count, calls = step.take(2, 2, 3, 2)
-    outcome = f"outcome {step.how}".encode() if has_outcome else None
-    effects = [Effect(f"call-{number}", outcome) for number in range(call, call + 1 + calls)]
+    """Say that tools are about to be called, or what came of it; sometimes of one that was never called."""
+    first, is_begun, count, calls, is_unknown = step.take(2, 3, 3, 2, 8)
+    found = driver.world.model.find(run.claim.lease.principal, run.claim.lease.inference_id)
+    names = [f"call-{number}" for number in range(first, first + 1 + calls)]
+    known = [name for name in names if found and name in found.effects]
+    outcome = f"outcome {step.how}".encode() if is_unknown == 7 or (known and is_begun) else None
+    effects = [Effect(name, outcome) for name in (known if outcome and is_unknown != 7 else names)]
     events = _said(driver, run, count)
     return _write(driver, run, Call("record_effects", run.claim.lease, run.position, effects, events), count)
 

@@ -82,7 +82,7 @@ class OwnerPromises:
         for _ in range(3):
             await harness.store.heartbeat("me")
         await harness.running("s")
-        assert await _beat(harness) == seen[-1]
+        assert await _beat(harness) == seen[-1] + 1, "the claim, but none of those with nothing to run"
 
     async def test_a_heartbeat_tells_of_others_that_run_something(self, harness: Harness) -> None:
         for owner in ("you", "idle"):
@@ -186,10 +186,35 @@ class DeathPromises:
         beat = await _beat(harness)
         await harness.session("b")
         await harness.start("b")
-        results = await gather(harness.claims(), harness.store.declare_dead("me", beat), harness.claims())
-        assert results[1] is True
-        assert isinstance(results[2], DeclaredDead)
+        results = await gather(harness.store.declare_dead("me", beat), harness.claims())
+        assert results[0] is True
+        assert isinstance(results[1], DeclaredDead)
         assert len(await harness.claims("watcher")) == 2
+
+    async def test_who_claims_beats_with_that(self, harness: Harness) -> None:
+        await harness.session("a")
+        await harness.running("a")
+        beat = await _beat(harness)
+        await harness.session("b")
+        await harness.start("b")
+        results = await gather(harness.claims(), harness.store.declare_dead("me", beat))
+        assert results[1] is False
+        assert await _beat(harness) > beat
+        assert await harness.claims() == ()
+        assert await harness.store.declare_dead("me", await _beat(harness))
+
+    async def test_only_what_is_lost_is_claimed_if_that_is_asked_for(self, harness: Harness) -> None:
+        for session_id in ("lost", "queued"):
+            await harness.session(session_id)
+        lost = await harness.running("lost")
+        await harness.start("queued")
+        assert await harness.store.claim("me", ["a", "b"], only_lost=True) == ()
+        await harness.lose(lost)
+        [taken] = await harness.store.claim("me", ["a", "b"], only_lost=True)
+        assert (taken.inference.inference_id, taken.is_lost) == (lost.inference.inference_id, True)
+        assert await harness.store.claim("me", ["a", "b"], only_lost=True) == (taken,)
+        [queued] = await harness.claims()
+        assert queued.inference.session_id == "queued"
 
 
 class RevokePromises:
@@ -218,16 +243,16 @@ class RevokePromises:
             await harness.session(session_id)
             claims[session_id] = await harness.running(session_id)
         await harness.finish(claims["ended"], 0)
-        queued = await harness.start("kept")
+        await harness.start("kept")
         await harness.session("theirs")
         await harness.start("theirs")
         await harness.store.register("you")
         theirs = await harness.claim("you")
         await harness.session("waits")
         waits = await harness.waiting("waits")
-        named = [each.inference.inference_id for each in (claims["lost"], claims["ended"], theirs, waits)]
+        named = [each.lease.token for each in (claims["lost"], claims["ended"], theirs, waits)]
         for _ in range(2):
-            await harness.store.revoke("me", [*named, queued.inference_id, "nothing"])
+            await harness.store.revoke("me", [*named, "nothing"])
         taken = await harness.claim("you")
         assert taken.inference == claims["lost"].inference
         await harness.store.revoke("me", named)  # sent again: it is not the owner's any more
@@ -240,7 +265,7 @@ class RevokePromises:
         await harness.session("s")
         claim = await harness.running("s")
         await harness.store.revoke("me", [])
-        await harness.store.revoke("nobody", [claim.inference.inference_id])
+        await harness.store.revoke("nobody", [claim.lease.token])
         await harness.finish(claim, 0)
 
     async def test_a_lost_claim_has_what_was_committed(self, harness: Harness) -> None:

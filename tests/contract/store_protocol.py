@@ -1,6 +1,6 @@
 """The protocol of a store under fire: random steps of clients and owners, with faults, on the store and on the model.
 
-    PYTHONPATH=tests:server:gen/python python -m contract.store_protocol --store sqlite --examples 20000 --seed 1
+    PYTHONPATH=tests python -m contract.store_protocol --store sqlite --examples 20000 --seed 1
 
 An example is a list of steps. After them the faults stop, and whoever lives brings everything to its end.
 """
@@ -252,9 +252,8 @@ class Search:
         """Return what is known of the example that failed."""
         steps = [brief(step) for step in self.steps if step.rule != "rest"]
         calls = [f"{call} -> {brief(answer)}" for call, answer in self.trace]
-        return "\n".join(
-            [f"{self.store}: example {self.examples} fails", *steps, "", *calls, "", f"{self.error!r}", f"{self.error}"]
-        )
+        error = f"{type(self.error).__name__}: {self.error}"
+        return "\n".join([f"{self.store}: example {self.examples} fails", *steps, "", *calls, "", error])
 
 
 def main() -> int:
@@ -272,6 +271,7 @@ def main() -> int:
         print(f"{search.examples} examples in {seconds:.0f} s, seed {arguments.seed + number}", flush=True)
         if is_failed:
             print(search.report())
+            print(f"again: --store {arguments.store} --examples {arguments.batch} --seed {arguments.seed + number}")
             return 1
     for name, times in sorted(search.counts.items()):
         print(f"{times:9} {name}")

@@ -24,6 +24,11 @@ class ServerProcess:
 
     def start(self) -> "ServerProcess":
         """Start, and return once it listens."""
+        self.launch()
+        return self.wait_until_listening()
+
+    def launch(self) -> None:
+        """Start, and return at once."""
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -40,10 +45,13 @@ class ServerProcess:
             text=True,
             env=self._environment,
         )
-        assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._reader = threading.Thread(target=self.log.extend, args=(self._process.stderr,), daemon=True)
         self._reader.start()
+
+    def wait_until_listening(self) -> "ServerProcess":
+        """Return once it listens. Errors: RuntimeError, if it has ended."""
+        assert self._process.stdout is not None
         timer = threading.Timer(START_SECONDS, self._process.kill)
         timer.start()
         line = self._process.stdout.readline()

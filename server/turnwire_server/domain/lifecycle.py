@@ -7,6 +7,7 @@ events it gets back. So log and state cannot disagree, and all stores behave ali
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from turnwire_server.domain.errors import DeadlineExceededError
 from turnwire_server.domain.event import (
     Cancelled,
     Event,
@@ -76,6 +77,13 @@ def request_cancel(inference: Inference, reason: str, now: datetime) -> Inferenc
     if inference.state.is_terminal or inference.cancel_requested_time is not None:
         return inference
     return replace(inference, cancel_requested_time=now, cancel_reason=reason)
+
+
+def deadline_outcome(inference: Inference) -> Failed:
+    """Return how an inference ends whose deadline has passed."""
+    deadline = inference.deadline_time or inference.create_time
+    seconds = (deadline - inference.create_time).total_seconds()
+    return Failed(DeadlineExceededError(timeout=f"{seconds:g}s").failure())
 
 
 def commit(inference: Inference, usage: Usage, model: str, then: InferenceState) -> Inference:

@@ -15,6 +15,9 @@ RETRY_SECONDS = 0.2
 # What is left of that once the process goes away; what is not written then is recovered at the next start.
 LAST_SECONDS = 2.0
 
+# How long one call may take, waiting for its turn included.
+CALL_SECONDS_MAX = 30.0
+
 # How long it is tried to find out what became of one call of a client; then the client is told that it is not known.
 RESOLVE_SECONDS = 5.0
 
@@ -40,6 +43,18 @@ async def resolve(clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
     raise unknown
 
 
+async def bounded(clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
+    """Return what one call of the store returns; one that hangs is given up, and may have happened."""
+    answers: list[T] = []
+
+    async def call() -> None:
+        answers.append(await work())
+
+    if not await clock.wait_for(call(), CALL_SECONDS_MAX):
+        raise StoreUnavailableError(f"it hangs for {CALL_SECONDS_MAX:g} s")
+    return answers[0]
+
+
 class Patience:
     """Tries calls again that may be repeated: reads, and writes that find out that they have landed already."""
 
@@ -56,7 +71,7 @@ class Patience:
         begin = self._clock.monotonic()
         while True:
             try:
-                return await work()
+                return await bounded(self._clock, work)
             except StoreUnavailableError:
                 if self._clock.monotonic() >= min(begin + PATIENCE_SECONDS, self._end):
                     raise

@@ -230,6 +230,7 @@ class _Watcher:
         )
         if page.log != self.opened.log:  # deleted, and created again under the same name
             raise SessionNotFoundError(session_id=request.session_id)
+        check_cursor(request.session_id, "", position, page)
         self._refresh_count = refresh_count
         return page.chunks, page.through_sequence
 

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.errors import (
-    DeadlineExceededError,
     EngineFailedError,
     EngineOptionsInvalidError,
+    EngineStalledError,
     InferenceError,
     SessionNotFoundError,
     StoreUnavailableError,
@@ -33,6 +33,7 @@ from turnwire_server.domain.event import (
 )
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import FinishClass
+from turnwire_server.domain.lifecycle import deadline_outcome
 from turnwire_server.domain.profile import Profile
 from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
 from turnwire_server.domain.turn import Block, BlockStatus, System, TurnView
@@ -41,7 +42,6 @@ from turnwire_server.events.log import AttemptLog, EncodeEvent
 from turnwire_server.events.patience import Patience
 from turnwire_server.events.snapshot import Fold
 from turnwire_server.runtime.output import Output
-from turnwire_server.runtime.recovery import timeout_text
 from turnwire_server.stores.base import SessionStore
 from turnwire_server.stores.lease import Claim, Ending, Fenced
 from turnwire_server.stores.page import TurnPage
@@ -72,6 +72,7 @@ class Ports:
     """What every attempt of a process works with.
 
     `abandon` takes the task of an engine that does not stop. `refresh` has those who watch a session look at the store.
+    An engine that says nothing for longer than `silence_seconds_max` is stopped.
     """
 
     store: SessionStore
@@ -80,6 +81,7 @@ class Ports:
     mint: Mint
     abandon: Callable[[asyncio.Task[EngineResult]], None]
     refresh: Callable[[str, str], None]
+    silence_seconds_max: float
 
 
 class Departure(Enum):
@@ -100,12 +102,18 @@ class Attempt:
         self._fold = Fold()
         self._unsent: tuple[bytes, ...] = ()
         self._stop_time: float | None = None
+        self._is_cancel_requested = False
+        self._tell_time = ports.clock.monotonic()
         self._stop: asyncio.Future[Outcome | Departure] = asyncio.get_running_loop().create_future()
         self._patience = Patience(ports.clock)
         self._log = AttemptLog(ports.store, claim.lease, claim.position, ports.encode, self._patience)
 
     def cancel(self) -> None:
-        """Stop because a cancel was requested. Like the other ways to stop: the first one counts, at any moment."""
+        """Stop because a cancel was requested. Like the other ways to stop: the first one counts, at any moment.
+
+        But for handing back: what is to be cancelled ends here, with its partial output.
+        """
+        self._is_cancel_requested = True
         self._stop_with(Cancelled())
 
     def hand_back(self) -> None:
@@ -137,10 +145,10 @@ class Attempt:
                 outcome = await self._produce()
                 if outcome is Departure.FENCED:
                     raise Fenced
-                if outcome is Departure.HANDED_BACK:
+                if outcome is Departure.HANDED_BACK and not self._is_cancel_requested:
                     await self._go_back()
                 else:
-                    await self._finish(outcome)
+                    await self._finish(Cancelled() if isinstance(outcome, Departure) else outcome)
             except (Fenced, SessionNotFoundError, TurnNotFoundError):
                 log.warning("attempt given up: another owner has the inference, or its session was deleted")
                 self._ports.refresh(self.claim.lease.principal, inference.session_id)
@@ -149,9 +157,7 @@ class Attempt:
 
     async def _produce(self) -> Outcome | Departure:
         """Run the engine until it ends or has to stop; return the outcome, or why there is none."""
-        seconds = self._seconds_left()
-        if seconds is not None and seconds <= 0:
-            self._stop_with(self._deadline_outcome())
+        self._watch()
         blocks = await self._read_blocks()
         if self._stop.done():
             return self._stop.result()
@@ -160,10 +166,10 @@ class Attempt:
         has_ended = False
         try:
             ends: set[asyncio.Future[Any]] = {engine, pump, self._stop}
-            await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            while not any(end.done() for end in ends):
+                await asyncio.wait(ends, timeout=self._patience_left(), return_when=asyncio.FIRST_COMPLETED)
+                self._watch()
             has_ended = engine.done()
-            if not has_ended and not self._stop.done() and not pump.done():
-                self._stop_with(self._deadline_outcome())
         except asyncio.CancelledError:  # by the watchdog
             self._patience.end_soon()
             raise
@@ -260,6 +266,7 @@ class Attempt:
             entity,
             inference.attempt,
         )
+        self._tell_time = self._ports.clock.monotonic()
         self._log.put(event)
         self._fold.apply(event)  # before any wait: what is in the log is in the turn, also when the wait is cancelled
         await self._log.wait_for_room()
@@ -291,13 +298,26 @@ class Attempt:
         )
         log.info("inference finished", state=inference.state.name, finish_class=inference.finish_class.name)
 
+    def _patience_left(self) -> float:
+        """Return for how long nothing has to happen."""
+        silence = self._tell_time + self._ports.silence_seconds_max - self._ports.clock.monotonic()
+        left = self._seconds_left()
+        return max(0.0, silence if left is None else min(silence, left))
+
+    def _watch(self) -> None:
+        """The watchdog of this inference: its timeout, and an engine that says nothing."""
+        left = self._seconds_left()
+        if left is not None and left <= 0:
+            self._stop_with(deadline_outcome(self.claim.inference))
+        elif self._ports.clock.monotonic() - self._tell_time >= self._ports.silence_seconds_max:
+            idle = f"{self._ports.silence_seconds_max:g}"
+            stalled = EngineStalledError(engine=self.claim.engine, idle_seconds_max=idle)
+            self._stop_with(Failed(stalled.failure()))
+
     def _seconds_left(self) -> float | None:
         """Return how long the inference may still take, None for any time; 0 or less once its deadline has passed."""
         deadline = self.claim.inference.deadline_time
         return None if deadline is None else (deadline - self._ports.clock.now()).total_seconds()
-
-    def _deadline_outcome(self) -> Outcome:
-        return Failed(DeadlineExceededError(timeout=timeout_text(self.claim.inference)).failure())
 
 
 def engine_view(blocks: tuple[Block, ...], system_prompt: str) -> tuple[Block, ...]:

@@ -6,12 +6,11 @@ another attempt is allowed; else it ends with what its events tell that it had p
 
 from turnwire_server.domain.errors import (
     AttemptLostError,
-    DeadlineExceededError,
     SessionNotFoundError,
     StoreUnavailableError,
 )
 from turnwire_server.domain.event import Cancelled, Failed, Outcome
-from turnwire_server.domain.inference import Inference
+from turnwire_server.domain.lifecycle import deadline_outcome
 from turnwire_server.events.log import DecodeFrames
 from turnwire_server.events.snapshot import Fold
 from turnwire_server.stores.base import SessionStore
@@ -30,7 +29,7 @@ def decide_recovery(claim: Claim, *, is_overdue: bool) -> Outcome | None:
     if inference.cancel_requested_time is not None:
         return Cancelled()
     if is_overdue:
-        return Failed(DeadlineExceededError(timeout=timeout_text(inference)).failure())
+        return deadline_outcome(inference)
     is_known = all(effect.outcome is not None for effect in claim.effects)
     if is_known and inference.attempt + 1 < inference.attempts_max:
         return None
@@ -52,12 +51,6 @@ async def recover(store: SessionStore, claim: Claim, decode: DecodeFrames, *, is
             log.warning("recovered by another owner meanwhile, or its session was deleted")
         else:
             log.warning("attempt lost; inference ended with its partial output", outcome=type(outcome).__name__)
-
-
-def timeout_text(inference: Inference) -> str:
-    """Return the timeout of an inference for the metadata of DEADLINE_EXCEEDED, such as `1.5s`."""
-    deadline = inference.deadline_time
-    return f"{(deadline - inference.create_time).total_seconds() if deadline else 0.0:g}s"
 
 
 async def _fold(store: SessionStore, claim: Claim, decode: DecodeFrames) -> Fold:

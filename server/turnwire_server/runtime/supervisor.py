@@ -5,6 +5,7 @@ Hints from the bus make it fast; the periodic look at the store makes it right w
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from turnwire_server.domain.errors import EngineFailedError, StoreUnavailableError
@@ -14,10 +15,11 @@ from turnwire_server.domain.profile import Profiles
 from turnwire_server.engines.base import Engine
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.log import DecodeFrames
-from turnwire_server.events.patience import PATIENCE_SECONDS
+from turnwire_server.events.patience import LAST_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, bounded
 from turnwire_server.runtime.inference_loop import Attempt, Ports
 from turnwire_server.runtime.observer import Observer
 from turnwire_server.runtime.recovery import recover
+from turnwire_server.stores.base import OVERDUE_SECONDS
 from turnwire_server.stores.lease import Claim, DeclaredDead, Ending, Fenced, Heartbeat
 from turnwire_server.telemetry.logs import bound_to, logger
 
@@ -26,6 +28,9 @@ RECONCILE_SECONDS = 0.5
 
 # The most inferences that one call claims, so that claiming never keeps the store for long.
 CLAIM_MAX = 64
+
+# The most that is claimed to be recovered while there is no room for more.
+RECOVERIES_MAX = 16
 
 # How long an attempt that was told to stop may take, the store's absence included. Then it is cancelled from outside.
 STUCK_SECONDS = PATIENCE_SECONDS + 15.0
@@ -42,6 +47,14 @@ class OnFitness(Protocol):
     """Is told when the store does not answer any more, and when it does again."""
 
     async def __call__(self, *, is_fit: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A claim that was sent."""
+
+    tokens: tuple[str, ...]
+    only_lost: bool
 
 
 class Supervisor:
@@ -72,14 +85,21 @@ class Supervisor:
         self._answer_time = ports.clock.monotonic()
         self._attempts: dict[str, Attempt] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # everything that is done about an inference, attempts included
-        self._tokens: list[str] = []
+        self._recovering: set[str] = set()  # they take no engine, and so no place
+        self._asked: _Asked | None = None  # a claim, until it is known what became of it
         self._suspects: set[str] = set()
         self._observer = Observer()
         self._failures: dict[tuple[str, str], int] = {}
+        self._failure_time = float("-inf")
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._is_draining = False
         self._is_hurrying = False
+
+    @property
+    def owner(self) -> str:
+        """The id that the store knows this process by now."""
+        return self._owner
 
     @property
     def running_count(self) -> int:
@@ -93,10 +113,15 @@ class Supervisor:
         await self._guarded("registering", lambda: self._ports.store.register(self._owner))
         try:
             async with asyncio.TaskGroup() as group:
-                reconciling = group.create_task(self._reconcile_forever())
+                rounds = [
+                    group.create_task(self._repeat("reconciling", self._beat)),
+                    group.create_task(self._repeat("sweeping", self._sweep)),
+                    group.create_task(self._repeat("watching", self._watch)),
+                ]
                 async with asyncio.TaskGroup() as tasks:
                     await self._claim_forever(tasks)
-                reconciling.cancel()
+                for task in rounds:
+                    task.cancel()
         finally:
             unsubscribe()
             self._finished.set()
@@ -124,33 +149,43 @@ class Supervisor:
     async def _claim_forever(self, tasks: asyncio.TaskGroup) -> None:
         while not self._is_draining:
             self._wake.clear()
-            room = min(self._running_max - len(self._tasks), CLAIM_MAX)
-            claims = await self._claim(room) if room > 0 else ()
-            for claim in claims:
-                self._launch(tasks, claim)
-            if len(claims) < CLAIM_MAX:
+            if await self._claim(tasks) < CLAIM_MAX:
                 await self._ports.clock.wait_for(self._wake.wait(), RECONCILE_SECONDS)
+        give_up = self._ports.clock.monotonic() + LAST_SECONDS
+        while self._asked and self._ports.clock.monotonic() < give_up:  # what is ours has to be handed back
+            await self._claim(tasks)
+            await self._ports.clock.sleep(RETRY_SECONDS)
 
-    async def _claim(self, room: int) -> tuple[Claim, ...]:
-        # As long as it is not known what became of a claim, it is sent again as it was.
-        self._tokens = self._tokens or [self._ports.mint() for _ in range(room)]
-        claims = await self._guarded("claiming", lambda: self._ports.store.claim(self._owner, self._tokens))
+    async def _claim(self, tasks: asyncio.TaskGroup) -> int:
+        """Claim what there is room for, and attend to it; return how much that was. Recovering needs no room."""
+        room = min(self._running_max - len(self._tasks.keys() - self._recovering), CLAIM_MAX)
+        if self._asked is None:  # else it is not known what became of the last claim: it is sent again as it was
+            count, only_lost = (room, False) if room > 0 else (RECOVERIES_MAX, True)
+            self._asked = _Asked(tuple(self._ports.mint() for _ in range(count)), only_lost)
+        asked = self._asked
+        claims = await self._guarded(
+            "claiming", lambda: self._ports.store.claim(self._owner, asked.tokens, only_lost=asked.only_lost)
+        )
         if claims is None:
-            return ()
-        self._tokens = []
-        return claims
+            return 0
+        self._asked = None
+        for claim in claims:
+            self._launch(tasks, claim)
+        return len(claims)
 
     async def _guarded(self, what: str, work: Callable[[], Awaitable[T]], about: Inference | None = None) -> T | None:
         """Do one piece of work. That it fails is logged; it must not end the others, and has its next round."""
         session_id, inference_id = (about.session_id, about.inference_id) if about else ("", "")
         key, owner = (what, inference_id), self._owner
         try:
-            done = await work()
+            done = await bounded(self._ports.clock, work)
         except DeclaredDead:
             if owner == self._owner:
                 await self._guarded("registering", self._begin_again)
             return None
         except Exception as error:
+            if isinstance(error, StoreUnavailableError):
+                self._failure_time = self._ports.clock.monotonic()
             self._failures[key] = count = self._failures.get(key, 0) + 1
             if count & (count - 1) == 0:  # a store that stays away is told after 1, 2, 4, 8, ... rounds
                 cause = error.__cause__ if isinstance(error, StoreUnavailableError) else None
@@ -163,22 +198,27 @@ class Supervisor:
     async def _begin_again(self) -> None:
         """Register under another id: nothing of what was ours is ours any more."""
         log.error("the store does not know this process as an owner, or not any more; beginning again")
-        self._owner, self._tokens, self._suspects = self._ports.mint(), [], set()
+        self._owner, self._asked, self._suspects = self._ports.mint(), None, set()
         for attempt in tuple(self._attempts.values()):
             attempt.forget()
         await self._ports.store.register(self._owner)
 
     def _launch(self, tasks: asyncio.TaskGroup, claim: Claim) -> None:
         inference_id = claim.inference.inference_id
-        if inference_id in self._tasks:  # lost by us and claimed by us again, before we noticed
-            self._suspects.add(inference_id)
-            return
-        self._tasks[inference_id] = tasks.create_task(self._attend(claim))
+        if former := self._attempts.get(inference_id):  # lost by us and claimed by us again, before we noticed
+            former.forget()
+        self._tasks[inference_id] = tasks.create_task(self._attend(claim, self._tasks.get(inference_id)))
+        if claim.is_lost:
+            self._recovering.add(inference_id)
+        else:
+            self._recovering.discard(inference_id)
 
-    async def _attend(self, claim: Claim) -> None:
-        """Do what a claimed inference needs."""
+    async def _attend(self, claim: Claim, former: asyncio.Task[None] | None) -> None:
+        """Do what a claimed inference needs, once what was done about it before is over."""
         inference = claim.inference
         try:
+            if former:
+                await asyncio.wait({former})
             if claim.is_lost:
                 await self._guarded("recovery", lambda: self._recover(claim), inference)
             elif attempt := self._attempt(claim):
@@ -190,7 +230,10 @@ class Supervisor:
             log.exception("attempt crashed", inference_id=inference.inference_id)
         finally:
             self._attempts.pop(inference.inference_id, None)
-            del self._tasks[inference.inference_id]
+            if self._tasks[inference.inference_id] is asyncio.current_task():
+                del self._tasks[inference.inference_id]
+                self._recovering.discard(inference.inference_id)
+                self._failures = {key: n for key, n in self._failures.items() if key[1] != inference.inference_id}
             self._wake.set()
 
     def _attempt(self, claim: Claim) -> Attempt | None:
@@ -219,41 +262,40 @@ class Supervisor:
         except Fenced:
             log.warning("the inference is not ours any more", inference_id=claim.inference.inference_id)
 
-    async def _reconcile_forever(self) -> None:
+    async def _repeat(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             await self._ports.clock.sleep(RECONCILE_SECONDS)
-            await self._guarded("reconciling", self._beat)
-            await self._guarded("telling fitness", self._judge_fitness)
-            await self._guarded("sweeping", self._sweep)
-            self._stop_stuck()
+            await self._guarded(what, work)
 
     async def _beat(self) -> None:
-        known = set(self._tasks)
+        known = {inference_id: attempt.claim.lease.token for inference_id, attempt in self._attempts.items()}
         heartbeat = await self._ports.store.heartbeat(self._owner)
         self._answer_time = self._ports.clock.monotonic()
         await self._reconcile(heartbeat, known)
         await self._declare_dead(heartbeat)
 
-    async def _judge_fitness(self) -> None:
-        """Tell when the store has been away for too long, and when it is back."""
+    async def _watch(self) -> None:
+        """Tell when the store has been away for too long, and when it is back; cancel what does not stop."""
         is_fit = self._ports.clock.monotonic() - self._answer_time <= UNFIT_SECONDS
         if self._on_fitness and is_fit is not self._is_fit:
             self._is_fit = is_fit
             log.warning("the store answers again" if is_fit else "the store does not answer; not fit to serve")
             await self._on_fitness(is_fit=is_fit)
+        self._stop_stuck()
 
-    async def _reconcile(self, heartbeat: Heartbeat, known: set[str]) -> None:
-        """Compare what we run with what the store says that we run. `known` is what we ran before we asked."""
+    async def _reconcile(self, heartbeat: Heartbeat, known: Mapping[str, str]) -> None:
+        """Compare what we run with what the store says that we run. `known` are the tokens from before we asked."""
         ours = {running.inference_id: running for running in heartbeat.running}
         for inference_id, attempt in tuple(self._attempts.items()):
-            running = ours.get(inference_id)
-            if running and running.token == attempt.claim.lease.token:
+            running, token = ours.get(inference_id), attempt.claim.lease.token
+            if running and running.token == token:
                 if running.is_cancel_requested:
                     attempt.cancel()
-            elif inference_id in known:
+            elif known.get(inference_id) == token:
                 attempt.forget()
         # One that was just claimed is not in our list yet; one that is missing twice was left by a defect.
-        missing = set(ours) - set(self._tasks)
+        asked = self._asked.tokens if self._asked else ()
+        missing = {each.token for each in heartbeat.running if each.inference_id not in self._tasks} - {*asked}
         orphans = missing & self._suspects
         self._suspects = missing
         if orphans:
@@ -268,8 +310,10 @@ class Supervisor:
                 self._wake.set()
 
     async def _sweep(self) -> None:
-        while await self._ports.store.sweep(self._ports.clock.now()):
-            pass
+        # After the store was away, owners get to write what ended in time before anything is taken from them.
+        if self._ports.clock.monotonic() - self._failure_time > OVERDUE_SECONDS:
+            while await self._ports.store.sweep(self._ports.clock.now()):
+                pass
 
     def _stop_stuck(self) -> None:
         """The watchdog: an attempt that was told to stop and does not is a defect, which must not last for ever."""

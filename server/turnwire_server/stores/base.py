@@ -188,12 +188,14 @@ class SessionStore(Protocol):
         """Revoke all leases of an owner that still is at `beat`; return whether it is dead now, and can do nothing."""
         ...
 
-    async def revoke(self, owner: str, inference_ids: Collection[str]) -> None:
-        """Revoke the leases that `owner` has over some inferences: it lost track of them. They wait to be recovered."""
+    async def revoke(self, owner: str, tokens: Collection[str]) -> None:
+        """Revoke leases of `owner` that it lost track of. Their inferences wait to be recovered."""
         ...
 
-    async def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+    async def claim(self, owner: str, tokens: Sequence[str], *, only_lost: bool = False) -> tuple[Claim, ...]:
         """Lease inferences to an owner, at most one per token, the oldest first: what is lost, and what may run next.
+
+        With `only_lost`, only what is lost. An owner that is given something has beaten with that.
 
         What is first in its session's line moves to RUNNING; on the first claim its turn is opened: its index is given,
         its parent chosen. What is RUNNING with its lease revoked is leased as it is (`Claim.is_lost`). The caller mints

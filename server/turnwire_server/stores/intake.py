@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from turnwire_server.domain.errors import DeadlineExceededError, RevisionMismatchError
-from turnwire_server.domain.event import Failed
+from turnwire_server.domain.errors import RevisionMismatchError
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange
@@ -96,13 +95,6 @@ def check_cut(through: int, head: int, unfinished: Iterable[int]) -> None:
     if through > head or any(through >= first for first in unfinished):
         msg = f"the log cannot be cut after {through}: its head is {head}, or an inference needs an event before"
         raise ValueError(msg)
-
-
-def deadline_outcome(inference: Inference) -> Failed:
-    """Return how an inference ends whose deadline has passed."""
-    deadline = inference.deadline_time or inference.create_time
-    seconds = (deadline - inference.create_time).total_seconds()
-    return Failed(DeadlineExceededError(timeout=f"{seconds:g}s").failure())
 
 
 def session_bytes(session: Session) -> int:

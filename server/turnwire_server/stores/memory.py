@@ -207,13 +207,13 @@ class MemorySessionStore:
         """See SessionStore."""
         return leases.declare_dead(self._state, owner, beat)
 
-    async def revoke(self, owner: str, inference_ids: Collection[str]) -> None:
+    async def revoke(self, owner: str, tokens: Collection[str]) -> None:
         """See SessionStore."""
-        leases.revoke(self._state, owner, inference_ids)
+        leases.revoke(self._state, owner, tokens)
 
-    async def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+    async def claim(self, owner: str, tokens: Sequence[str], *, only_lost: bool = False) -> tuple[Claim, ...]:
         """See SessionStore."""
-        claims = leases.claim(self._state, owner, tokens)
+        claims = leases.claim(self._state, owner, tokens, only_lost=only_lost)
         self._publish()
         return claims
 

@@ -7,7 +7,7 @@ from turnwire_server.domain import lifecycle
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
-from turnwire_server.stores.intake import deadline_outcome, inference_bytes
+from turnwire_server.stores.intake import inference_bytes
 from turnwire_server.stores.lease import (
     Claim,
     DeclaredDead,
@@ -43,28 +43,30 @@ def declare_dead(state: State, owner: str, beat: int) -> bool:
     if state.beats.get(owner, beat) != beat:
         return False
     state.beats.pop(owner, None)
-    revoke(state, owner, [held.inference.inference_id for held in state.running()])
+    revoke(state, owner, [held.lease for held in state.running()])
     return True
 
 
-def revoke(state: State, owner: str, inference_ids: Collection[str]) -> None:
+def revoke(state: State, owner: str, tokens: Collection[str]) -> None:
     """See SessionStore."""
     for held in state.running():
-        if held.owner == owner and held.inference.inference_id in inference_ids:
+        if held.owner == owner and held.lease in tokens:
             held.owner = held.lease = ""
 
 
-def claim(state: State, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+def claim(state: State, owner: str, tokens: Sequence[str], *, only_lost: bool) -> tuple[Claim, ...]:
     """See SessionStore."""
     _check_lives(state, owner)
     sent = {held.lease: held for held in state.running() if held.owner == owner and held.lease in tokens}
     claims = [held.claim(is_lost=held.was_lost) for held in sorted(sent.values(), key=_key)]
-    for token, held in zip([token for token in tokens if token not in sent], _claimable(state), strict=False):
+    free = [token for token in tokens if token not in sent]
+    for token, held in zip(free, _claimable(state, only_lost=only_lost), strict=False):
         held.was_lost = held.inference.state is InferenceState.RUNNING
         if not held.was_lost:
             state.begin(held)
         held.owner, held.lease, held.is_handed_back = owner, token, False
         claims.append(held.claim(is_lost=held.was_lost))
+    state.beats[owner] += len(claims) > len(sent)
     return tuple(claims)
 
 
@@ -134,7 +136,7 @@ def hand_back(state: State, lease: Lease, position: int, *, is_loss: bool) -> He
 def finish(state: State, lease: Lease, position: int, ending: Ending) -> HeldInference:
     """See SessionStore."""
     held = _held_under(state, lease)
-    if held.inference.state.is_terminal and held.position == position + len(ending.events):
+    if held.inference.state.is_terminal and not held.is_handed_back and held.position == position + len(ending.events):
         return held  # it was sent before
     _check_runs(held)
     _check_position(held, position)
@@ -151,7 +153,7 @@ def sweep(state: State, now: datetime) -> bool:
             continue
         if held.inference.state is not InferenceState.RUNNING:
             if deadline <= now:
-                state.end(held, Ending(deadline_outcome(held.inference)))
+                state.end(held, Ending(lifecycle.deadline_outcome(held.inference)))
         elif deadline + timedelta(seconds=OVERDUE_SECONDS) <= now and not held.was_lost:
             held.owner = held.lease = ""
     return False
@@ -168,10 +170,10 @@ def _check_lives(state: State, owner: str) -> None:
         raise DeclaredDead
 
 
-def _claimable(state: State) -> Iterator[HeldInference]:
+def _claimable(state: State, *, only_lost: bool) -> Iterator[HeldInference]:
     lines = (held.line() for held in state.sessions.values())
     first = [line[0] for line in lines if line]
-    queued = [held for held in first if held.inference.state is InferenceState.QUEUED]
+    queued = [held for held in first if held.inference.state is InferenceState.QUEUED and not only_lost]
     lost = [held for held in state.running() if not held.owner]
     return iter(sorted([*queued, *lost], key=_key))
 

@@ -148,13 +148,13 @@ class SqliteSessionStore:
         """See SessionStore."""
         return await self._write(lambda tx: leases.declare_dead(tx, owner, beat))
 
-    async def revoke(self, owner: str, inference_ids: Collection[str]) -> None:
+    async def revoke(self, owner: str, tokens: Collection[str]) -> None:
         """See SessionStore."""
-        await self._write(lambda tx: leases.revoke(tx, owner, inference_ids))
+        await self._write(lambda tx: leases.revoke(tx, owner, tokens))
 
-    async def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+    async def claim(self, owner: str, tokens: Sequence[str], *, only_lost: bool = False) -> tuple[Claim, ...]:
         """See SessionStore."""
-        return await self._write(lambda tx: leases.claim(tx, owner, tokens))
+        return await self._write(lambda tx: leases.claim(tx, owner, tokens, only_lost=only_lost))
 
     async def append(self, lease: Lease, position: int, events: Sequence[bytes]) -> None:
         """See SessionStore."""

@@ -13,12 +13,13 @@ from turnwire_server.stores.sqlite_rows import to_micros
 from turnwire_server.stores.sqlite_sessions import load_session
 from turnwire_server.stores.sqlite_writer import Transaction
 
-# How many rows one purge removes, so that it never keeps the store for long.
+# How many rows one purge removes, so that it never keeps the store for long; chunks are large, and so fewer.
 _PURGED_ROWS_MAX = 200
+_PURGED_CHUNKS_MAX = 20
 
 _PURGES = (
-    "DELETE FROM chunk WHERE key IN (SELECT key FROM chunk WHERE session = ? LIMIT ?)",
-    "DELETE FROM inference WHERE key IN (SELECT key FROM inference WHERE session = ? LIMIT ?)",
+    (_PURGED_CHUNKS_MAX, "DELETE FROM chunk WHERE key IN (SELECT key FROM chunk WHERE session = ? LIMIT ?)"),
+    (_PURGED_ROWS_MAX, "DELETE FROM inference WHERE key IN (SELECT key FROM inference WHERE session = ? LIMIT ?)"),
 )
 
 
@@ -48,13 +49,17 @@ def delete_session(
 
 def purge(tx: Transaction) -> bool:
     """Remove a piece of what is left of deleted sessions; return whether there is more."""
-    session = tx.connection.execute("SELECT key FROM session WHERE principal = '' ORDER BY key LIMIT 1").fetchone()
-    if session is None:
-        return False
     left = _PURGED_ROWS_MAX
-    for purge_rows in _PURGES:
-        left -= tx.connection.execute(purge_rows, (session["key"], left)).rowcount
-        if left <= 0:
-            return True
-    tx.connection.execute("DELETE FROM session WHERE key = ?", (session["key"],))
+    while left > 0:
+        find = "SELECT key FROM session WHERE principal = '' ORDER BY key LIMIT 1"
+        session = tx.connection.execute(find).fetchone()
+        if session is None:
+            return False
+        for rows_max, purge_rows in _PURGES:
+            count = tx.connection.execute(purge_rows, (session["key"], rows_max)).rowcount
+            if count == rows_max:
+                return True
+            left -= count
+        tx.connection.execute("DELETE FROM session WHERE key = ?", (session["key"],))
+        left -= 1
     return True

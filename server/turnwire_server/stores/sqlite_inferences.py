@@ -43,10 +43,15 @@ from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.stores.start import Decide, SessionState, StartCommand, Started, Unfinished
 from turnwire_server.wire.event import encode_event
 
-_SELECT_LINE = """
+# Those that have not ended, by the two indexes that have no others.
+KEYS_IN_LINE = """
+    SELECT key FROM inference INDEXED BY inference_active WHERE session = :session AND is_active = 1
+    UNION SELECT key FROM inference INDEXED BY inference_line WHERE session = :session AND state = 1"""
+
+_SELECT_LINE = f"""
     SELECT i.inference_id, i.state, i.is_active, i.rank, t.parent
     FROM inference i LEFT JOIN turn t ON t.inference = i.key
-    WHERE i.session = ? AND (i.is_active = 1 OR i.state = 1) ORDER BY i.is_active DESC, i.rank"""
+    WHERE i.key IN ({KEYS_IN_LINE}) ORDER BY i.is_active DESC, i.rank"""
 
 
 def find_inference(connection: sqlite3.Connection, principal: str, inference_id: str) -> InferenceRow | None:
@@ -162,8 +167,8 @@ def amend(tx: Transaction, principal: str, inference_id: str, token: str, decide
 
 def list_unfinished(connection: sqlite3.Connection, session: int) -> list[InferenceRow]:
     """Return the inferences of a session that have not ended, the active one first, then the others by rank."""
-    where = " WHERE i.session = ? AND (i.is_active = 1 OR i.state = 1) ORDER BY i.is_active DESC, i.rank"
-    return [inference_from_row(row) for row in connection.execute(SELECT_INFERENCE + where, (session,)).fetchall()]
+    query = f"{SELECT_INFERENCE} WHERE i.key IN ({KEYS_IN_LINE}) ORDER BY i.is_active DESC, i.rank"
+    return [inference_from_row(row) for row in connection.execute(query, {"session": session}).fetchall()]
 
 
 def read_checkpoint(connection: sqlite3.Connection, inference: int) -> bytes:
@@ -212,7 +217,7 @@ def _read_line(connection: sqlite3.Connection, session: int) -> list[InLine]:
             row["rank"],
             row["parent"],
         )
-        for row in connection.execute(_SELECT_LINE, (session,))
+        for row in connection.execute(_SELECT_LINE, {"session": session})
     ]
 
 

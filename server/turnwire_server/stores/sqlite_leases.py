@@ -14,7 +14,6 @@ from turnwire_server.domain import lifecycle
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
-from turnwire_server.stores.intake import deadline_outcome
 from turnwire_server.stores.lease import Claim, DeclaredDead, Effect, Ending, Fenced, Heartbeat, Lease, Running, Step
 from turnwire_server.stores.sqlite_inferences import (
     end,
@@ -53,6 +52,12 @@ _SELECT_SENT = f"""
     {SELECT_INFERENCE} WHERE i.key IN (
         SELECT s.key FROM inference s INDEXED BY inference_lease
         WHERE s.state = 2 AND s.lease IN (SELECT value FROM json_each(?)) AND s.owner = ?
+    ) ORDER BY i.key"""
+
+_SELECT_LOST = f"""
+    {SELECT_INFERENCE} WHERE i.key IN (
+        SELECT l.key FROM inference l INDEXED BY inference_owner WHERE l.state = 2 AND l.owner IS NULL
+        ORDER BY l.key LIMIT ?
     ) ORDER BY i.key"""
 
 # First in their session's line: the active one, or the one of the lowest rank if none is active. And what is lost.
@@ -127,21 +132,23 @@ def declare_dead(tx: Transaction, owner: str, beat: int) -> bool:
     return tx.connection.execute("SELECT 1 FROM owner WHERE id = ?", (owner,)).fetchone() is None
 
 
-def revoke(tx: Transaction, owner: str, inference_ids: Collection[str]) -> None:
+def revoke(tx: Transaction, owner: str, tokens: Collection[str]) -> None:
     """See SessionStore."""
-    among = f"{_REVOKE} AND inference_id IN (SELECT value FROM json_each(?))"
-    tx.connection.execute(among, (owner, json.dumps(list(inference_ids))))
+    among = f"{_REVOKE} AND lease IN (SELECT value FROM json_each(?))"
+    tx.connection.execute(among, (owner, json.dumps(list(tokens))))
 
 
-def claim(tx: Transaction, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+def claim(tx: Transaction, owner: str, tokens: Sequence[str], *, only_lost: bool) -> tuple[Claim, ...]:
     """See SessionStore."""
     _check_lives(tx, owner)
     sent = tx.connection.execute(_SELECT_SENT, (json.dumps(list(tokens)), owner)).fetchall()
     claims = [_read_claim(tx.connection, inference_from_row(row)) for row in sent]
     used = {claim.lease.token for claim in claims}
     free = [token for token in tokens if token not in used]
-    rows = tx.connection.execute(_SELECT_CLAIMABLE, (len(free),)).fetchall()
+    rows = tx.connection.execute(_SELECT_LOST if only_lost else _SELECT_CLAIMABLE, (len(free),)).fetchall()
     claims.extend(_lease(tx, inference_from_row(row), owner, token) for row, token in zip(rows, free, strict=False))
+    if rows:
+        tx.connection.execute("UPDATE owner SET beats = beats + 1 WHERE id = ?", (owner,))
     return tuple(claims)
 
 
@@ -172,6 +179,7 @@ def record_effects(
     for effect in effects:
         if effect.outcome is not None and effect.call not in known:
             raise LookupError(effect.call)
+    for effect in effects:
         if known.get(effect.call) is None:
             known[effect.call] = effect.outcome
             write_effect(tx, row.key, effect)
@@ -210,7 +218,7 @@ def hand_back(tx: Transaction, lease: Lease, position: int, *, is_loss: bool) ->
 def finish(tx: Transaction, lease: Lease, position: int, ending: Ending) -> Inference:
     """See SessionStore."""
     row = _load_leased(tx, lease)
-    if row.inference.state.is_terminal and row.position == position + len(ending.events):
+    if row.inference.state.is_terminal and not row.is_handed_back and row.position == position + len(ending.events):
         return row.inference  # it was sent before
     _check_place(row, position)
     return end(tx, row, ending)
@@ -220,7 +228,7 @@ def expire(tx: Transaction, now: datetime) -> bool:
     """End what has passed its deadline, and revoke what should have ended by itself; return whether there is more."""
     rows = tx.connection.execute(_SELECT_EXPIRED, (to_micros(now), _EXPIRED_MAX)).fetchall()
     for row in map(inference_from_row, rows):
-        end(tx, row, Ending(deadline_outcome(row.inference)))
+        end(tx, row, Ending(lifecycle.deadline_outcome(row.inference)))
     tx.connection.execute(_REVOKE_OVERDUE, (to_micros(now - timedelta(seconds=OVERDUE_SECONDS)),))
     return len(rows) == _EXPIRED_MAX
 
@@ -266,9 +274,10 @@ def _read_claim(connection: sqlite3.Connection, row: InferenceRow) -> Claim:
 
 def _heed_cancel(tx: Transaction, lease: Lease, inference: Inference) -> Inference:
     """End an inference that nobody runs any more, if that was requested."""
-    row = find_inference(tx.connection, lease.principal, lease.inference_id)
-    if row is None or inference.cancel_requested_time is None or inference.state is InferenceState.RUNNING:
+    if inference.cancel_requested_time is None or inference.state is InferenceState.RUNNING:
         return inference
+    row = find_inference(tx.connection, lease.principal, lease.inference_id)
+    assert row is not None  # it was written above
     return end(tx, row, Ending(Cancelled()))
 
 

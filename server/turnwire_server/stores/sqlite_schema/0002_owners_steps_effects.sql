@@ -13,7 +13,12 @@ ALTER TABLE inference ADD COLUMN step INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE inference ADD COLUMN holds_through INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE inference ADD COLUMN was_lost INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE inference ADD COLUMN is_handed_back INTEGER NOT NULL DEFAULT 0;
-UPDATE inference SET holds_through = first_sequence;
+-- What holds of one that runs is what its claim told: queued if that is in the same chunk, started, and turn.opened.
+UPDATE inference SET holds_through = coalesce((
+    SELECT c.first_sequence + iif(c.first_sequence = inference.first_sequence, 2, 1) FROM chunk c
+    WHERE c.session = inference.session AND c.inference_id = inference.inference_id AND c.state = 2
+    ORDER BY c.first_sequence LIMIT 1
+), last_sequence) WHERE state = 2;
 
 -- What the runtime committed with the last step of an unfinished inference.
 CREATE TABLE checkpoint (

@@ -2661,8 +2661,8 @@ default_message_pool.register_message("turnwire.v1", "Inference", Inference)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class InferenceAttemptLost(betterproto2.Message):
     """
-    An attempt ended before its inference did: the inference is QUEUED, first in line, and another attempt will follow. The
-    inference's events after superseded_after_sequence and up to this one are void: what they told of never became part of
+    An attempt ended before its inference did: the inference is QUEUED, first in line, and another attempt follows, or
+    inference.finished if a cancel was requested or its time is over. The inference's events after superseded_after_sequence and up to this one are void: what they told of never became part of
     the turn, and the next attempt produces its output anew. A client MUST drop what it made of them.
     """
 
