@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,14 +15,14 @@ from turnwire_server.domain.profile import Profiles
 from turnwire_server.engines.base import Engine, EngineResult
 from turnwire_server.engines.pydantic_ai import PydanticAIEngine
 from turnwire_server.engines.scripted import ScriptedEngine
-from turnwire_server.events.bus import Bus, InProcessBus
+from turnwire_server.events.bus import Bus, Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
 from turnwire_server.rpc.server import RpcServer
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.inference_loop import Ports
 from turnwire_server.runtime.runtime import WAITS_MAX, Runtime
 from turnwire_server.runtime.supervisor import Supervisor
-from turnwire_server.stores.base import OnCommit, SessionStore
+from turnwire_server.stores.base import Commit, OnCommit, SessionStore
 from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.sqlite import SqliteSessionStore
 from turnwire_server.stores.sqlite_file import StoreOpenError
@@ -76,7 +76,8 @@ async def running_server(
         fanout, clock = Fanout(), SystemClock()
         bus = bus or InProcessBus()
         open_store = open_store or partial(_open_store, settings)
-        store = await open_store(fanout.publish, clock)
+        store = await open_store(partial(_publish, fanout, bus), clock)
+        stack.callback(bus.subscribe(partial(_hear, fanout)))
         stack.push_async_callback(store.close)
         engines = _engines(profiles, stack)
         abandoned: set[asyncio.Task[EngineResult]] = set()
@@ -112,6 +113,20 @@ async def running_server(
                 yield server
             finally:
                 await server.drain()
+
+
+def _publish(fanout: Fanout, bus: Bus, commits: Sequence[Commit]) -> None:
+    """Tell the watchers here of what was committed, and those of other processes that there is something."""
+    fanout.publish(commits)
+    for commit in commits:
+        head = None if commit.is_deleted else commit.chunks[-1].last_sequence
+        bus.publish(Hint(HintKind.ADVANCED, "", commit.principal, commit.session_id, head))
+
+
+def _hear(fanout: Fanout, hint: Hint) -> None:
+    """Have watchers look at the store for what another process committed."""
+    if hint.kind is HintKind.ADVANCED:
+        fanout.refresh(hint.principal, hint.session_id, hint.head_sequence)
 
 
 async def _open_store(settings: Settings, on_commit: OnCommit, clock: Clock) -> SessionStore:

@@ -174,7 +174,8 @@ class Model(ClientModel):
     def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
         """See SessionStore."""
         inference = self._leased(lease)
-        if inference.was_held_by(lease, position + len(ending.events)) and inference.noun.state in ENDED:
+        was_sent = inference.noun.state in ENDED and not inference.is_handed_back
+        if was_sent and inference.was_held_by(lease, position + len(ending.events)):
             return inference.shown()
         if not inference.is_held_by(lease, position):
             raise Fenced

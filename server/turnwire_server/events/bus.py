@@ -15,14 +15,21 @@ class HintKind(Enum):
 
     QUEUED = "queued"  # an inference may be waiting to be claimed
     CANCEL = "cancel"  # a cancel of a running inference was requested
+    ADVANCED = "advanced"  # a log has grown, or is gone
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """That something changed. `inference_id` is empty where any inference may be meant."""
+    """That something changed. `inference_id` is empty where any inference may be meant.
+
+    ADVANCED has the principal and the session, and the newest sequence, None if the log is gone.
+    """
 
     kind: HintKind
     inference_id: str = ""
+    principal: str = ""
+    session_id: str = ""
+    head_sequence: int | None = None
 
 
 class Bus(Protocol):

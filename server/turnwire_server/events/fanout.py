@@ -115,9 +115,10 @@ class Fanout:
                     del self._topics[key]
                     topic.close(is_deleted=True)
 
-    def refresh(self, principal: str, session_id: str) -> None:
-        """Have the watchers of a session look at the store."""
-        if topic := self._topics.get((principal, session_id)):
+    def refresh(self, principal: str, session_id: str, head_sequence: int | None = None) -> None:
+        """Have the watchers of a session look at the store, unless they have seen what is told to be its head."""
+        topic = self._topics.get((principal, session_id))
+        if topic and (head_sequence is None or head_sequence > topic.head_sequence):
             topic.refresh()
 
     @contextmanager

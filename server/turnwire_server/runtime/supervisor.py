@@ -144,7 +144,8 @@ class Supervisor:
     def _receive(self, hint: Hint) -> None:
         if hint.kind is HintKind.CANCEL and (attempt := self._attempts.get(hint.inference_id)):
             attempt.cancel()
-        self._wake.set()
+        if hint.kind is HintKind.QUEUED:
+            self._wake.set()
 
     async def _claim_forever(self, tasks: asyncio.TaskGroup) -> None:
         while not self._is_draining:
@@ -234,7 +235,8 @@ class Supervisor:
                 del self._tasks[inference.inference_id]
                 self._recovering.discard(inference.inference_id)
                 self._failures = {key: n for key, n in self._failures.items() if key[1] != inference.inference_id}
-            self._wake.set()
+            # It may be in the line again, and what was behind it may run: here, or wherever there is room.
+            self._bus.publish(Hint(HintKind.QUEUED))
 
     def _attempt(self, claim: Claim) -> Attempt | None:
         """Return a new attempt; None if its profile or engine is gone: it was queued before a restart without them."""

@@ -48,9 +48,8 @@ class SqliteSessionStore:
         self._connections = connections
         self._writer = writer
         self._is_closed = False
-        self._owners: list[
-            str
-        ] = []  # those that this process registered: one, and one more after each time it was dead
+        self._owners: list[str] = []  # of this process: one, and one more each time it was declared dead
+        self._is_alone = False  # whether the owners of processes before this one were declared dead
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="turnwire-sqlite-reader")
         self._idle: SimpleQueue[sqlite3.Connection] = SimpleQueue()  # as many as there are threads
         for connection in connections[1:]:
@@ -135,10 +134,11 @@ class SqliteSessionStore:
         return await self._write(lambda tx: inferences.amend(tx, principal, inference_id, token, decide))
 
     async def register(self, owner: str) -> None:
-        """See SessionStore. Owners of other processes are dead: the lock says that there is no other process."""
+        """See SessionStore. Owners of earlier processes are dead: the lock says that there is no other process now."""
         self._owners.append(owner)
-        own = tuple(self._owners)
+        own = None if self._is_alone else tuple(self._owners)
         await self._write(lambda tx: leases.register(tx, owner, own))
+        self._is_alone = True
 
     async def heartbeat(self, owner: str) -> Heartbeat:
         """See SessionStore."""

@@ -97,14 +97,15 @@ _ADVANCE_INFERENCE = """
     WHERE inference_id = ?"""
 
 
-def register(tx: Transaction, owner: str, own: Sequence[str]) -> None:
-    """See SessionStore. Every owner that is not among the `own` ones of this process is declared dead."""
-    ours = (json.dumps(list(own)),)
-    among = "IN (SELECT value FROM json_each(?))"
-    tx.connection.execute(f"DELETE FROM owner WHERE id NOT {among}", ours)
-    tx.connection.execute(
-        f"UPDATE inference SET owner = NULL, lease = NULL WHERE state = 2 AND owner NOT {among}", ours
-    )
+def register(tx: Transaction, owner: str, own: Sequence[str] | None) -> None:
+    """See SessionStore. Every owner that is not among the `own` ones of this process is declared dead; None: nobody."""
+    if own is not None:
+        ours = (json.dumps(list(own)),)
+        among = "IN (SELECT value FROM json_each(?))"
+        tx.connection.execute(f"DELETE FROM owner WHERE id NOT {among}", ours)
+        tx.connection.execute(
+            f"UPDATE inference SET owner = NULL, lease = NULL WHERE state = 2 AND owner NOT {among}", ours
+        )
     tx.connection.execute("INSERT INTO owner (id) VALUES (?) ON CONFLICT (id) DO NOTHING", (owner,))
 
 
