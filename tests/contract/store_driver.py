@@ -189,9 +189,9 @@ class Driver:
                 owner.runs.remove(run)
                 self.ghosts.append(run)
 
-    def claim(self, owner: Owner, limit: int) -> Sent:
+    def claim(self, owner: Owner, limit: int, *, only_lost: bool = False) -> Sent:
         """Let an owner claim."""
-        call = Call("claim", owner.id, [self.world.mint("lease") for _ in range(limit)])
+        call = Call("claim", owner.id, [self.world.mint("lease") for _ in range(limit)], only_lost=only_lost)
 
         def done(claims: tuple[Claim, ...]) -> None:
             for claim in claims:

@@ -82,9 +82,11 @@ class AmbiguousStore(_Wrapper):
 
 
 async def hear_out(call: Awaitable[object]) -> Outcome:
-    """Return what a call comes to."""
+    """Return what a call comes to. A mistake of the tests is no outcome."""
     try:
         return Outcome(await call)
+    except (TypeError, AttributeError, NameError):
+        raise
     except Exception as error:  # noqa: BLE001 - a refusal is an outcome as well
         return Outcome(error=error)
 
@@ -96,9 +98,9 @@ class NoLeaseCheck(_Wrapper):
         super().__init__(store)
         self._valid: dict[tuple[str, str], str] = {}
 
-    async def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+    async def claim(self, owner: str, tokens: Sequence[str], *, only_lost: bool = False) -> tuple[Claim, ...]:
         """Note which leases are valid now."""
-        claims = await self._store.claim(owner, tokens)
+        claims = await self._store.claim(owner, tokens, only_lost=only_lost)
         for claim in claims:
             self._valid[_target(claim.lease)] = claim.lease.token
         return claims
@@ -122,9 +124,9 @@ class NoPosition(_Wrapper):
         super().__init__(store)
         self._positions: dict[tuple[str, str], int] = {}
 
-    async def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+    async def claim(self, owner: str, tokens: Sequence[str], *, only_lost: bool = False) -> tuple[Claim, ...]:
         """Note where the inferences are."""
-        claims = await self._store.claim(owner, tokens)
+        claims = await self._store.claim(owner, tokens, only_lost=only_lost)
         for claim in claims:
             self._positions[_target(claim.lease)] = claim.position
         return claims

@@ -89,7 +89,7 @@ class Model(ClientModel):
             if inference.token in tokens:
                 inference.owner = inference.token = ""
 
-    def claim(self, owner: str, tokens: Sequence[str]) -> tuple[Claim, ...]:
+    def claim(self, owner: str, tokens: Sequence[str], *, only_lost: bool = False) -> tuple[Claim, ...]:
         """See SessionStore."""
         self._check_alive(owner)
         sent = [each for each in self.leased_to(owner) if each.token in tokens]
@@ -98,7 +98,7 @@ class Model(ClientModel):
         firsts = {id(line[0]) for session in self.sessions.values() if (line := session.line())}
         for inference in self.inferences():
             is_lost = inference.noun.state is RUNNING and not inference.owner
-            is_next = inference.noun.state is QUEUED and id(inference) in firsts
+            is_next = inference.noun.state is QUEUED and id(inference) in firsts and not only_lost
             if unused and (is_lost or is_next):
                 inference.owner, inference.token = owner, unused.pop(0)
                 inference.is_lost, inference.is_handed_back = is_lost, False

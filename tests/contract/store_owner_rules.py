@@ -43,7 +43,8 @@ def claim(driver: Driver, step: Step) -> Sent | None:
         return None
     if not owner.is_up:
         return restart(driver, step)
-    return owner.pending or driver.claim(owner, 1 + step.how % 3)
+    limit, only_lost = step.take(3, 8)
+    return owner.pending or driver.claim(owner, 1 + limit, only_lost=only_lost == 7)
 
 
 def beat(driver: Driver, step: Step) -> Sent | None:

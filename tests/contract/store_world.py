@@ -166,13 +166,9 @@ class World:
         store = AmbiguousStore(
             cast(SessionStore, _Sweeping(self.store)), lambda _: fault, lambda outcome: heard.setdefault(call, outcome)
         )
-        try:
-            answer = await call.make(store)
-        except Exception as error:  # noqa: BLE001 - a refusal is an outcome as well
-            self.trace.append((call, fault if fault.value else error))
-            return None if fault is not Fault.NONE else Outcome(error=error)
-        self.trace.append((call, answer))
-        return Outcome(answer)
+        outcome = await hear_out(call.make(store))
+        self.trace.append((call, fault if fault.value else outcome.error or outcome.answer))
+        return outcome if fault is Fault.NONE else None
 
     def _compare(self, call: Call, expected: Outcome, actual: Outcome) -> None:
         if expected.error or actual.error:

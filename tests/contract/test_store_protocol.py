@@ -26,6 +26,7 @@ def test_a_store_keeps_the_protocol(store: str) -> None:
 def test_a_store_that_leaves_out_a_rule_is_found(store: str, spoil: Spoil) -> None:
     search = Search(store, spoil)
     assert search.run(_CONTROL_EXAMPLES_MAX, seed_number=0, shrinks=False)
+    assert isinstance(search.error, AssertionError)
     print(f"{search.examples} examples")
 
 

@@ -11,13 +11,15 @@ from turnwire.v1 import inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_server.bootstrap import Server, running_server
 from turnwire_server.config import Settings
-from turnwire_server.domain.errors import StoreUnavailableError
+from turnwire_server.domain.clock import Clock
+from turnwire_server.domain.errors import EventsCompactedError, StoreUnavailableError
 from turnwire_server.domain.ids import mint_id
 from turnwire_server.domain.session import NewSession
 from turnwire_server.events.bus import Hint, InProcessBus
 from turnwire_server.events.fanout import Fanout
-from turnwire_server.events.subscription import StartKind, Subscription, subscribe
+from turnwire_server.events.subscription import StartKind, Subscription, Until, subscribe
 from turnwire_server.runtime.clock import SystemClock
+from turnwire_server.stores.base import Base, OnCommit, SessionStore
 from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.page import LogPage
 
@@ -111,3 +113,31 @@ async def test_an_idle_stream_outlives_a_store_that_does_not_answer() -> None:
         beat = await anext(stream)
         assert (beat.frames, beat.end) == ((), None)
     await stream.aclose()
+
+
+async def test_a_cut_between_two_reads_of_a_watcher_is_told() -> None:
+    fanout, clock = Fanout(), SystemClock()
+    store = MemorySessionStore(on_commit=fanout.publish, now=clock.now, mint=mint_id)
+    settings = Settings(listen="127.0.0.1:0", store="memory", drain_grace_seconds=0)
+
+    async def open_store(_on_commit: OnCommit, _clock: Clock) -> SessionStore:
+        return store
+
+    async with running_server(settings, open_store=open_store) as server, connect(server.address) as stubs:
+        session_id = await stubs.create_session()
+        await stubs.finish((await stubs.start(session_id)).inference_id)
+        own = Fanout()  # which nobody tells of anything
+        stream = subscribe(store, own, Subscription("local", session_id, StartKind.LIVE), clock, heartbeat_seconds=60)
+        assert (await anext(stream)).opened
+        await stubs.finish((await stubs.start(session_id)).inference_id)
+        head = (await store.get_session("local", session_id)).head_sequence
+        await store.compact("local", session_id, Base(head - 1, b"fold"))
+        own.refresh("local", session_id)
+        with pytest.raises(EventsCompactedError):
+            await anext(stream)
+        first = (await store.list_inferences("local", session_id, (), 9, None)).items[-1]
+        watched = Subscription(
+            "local", session_id, StartKind.FROM_BEGINNING, inference_id=first.inference_id, until=Until.INFERENCE_END
+        )
+        with pytest.raises(EventsCompactedError):  # its terminal event is not there any more
+            await anext(subscribe(store, own, watched, clock, heartbeat_seconds=60))

@@ -22,23 +22,21 @@ from turnwire_server.domain.inference import WAITING_STATES, Inference, Inferenc
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.domain.turn import Turn, TurnView
 from turnwire_server.stores import memory_leases as leases
+from turnwire_server.stores import memory_starts as starts
 from turnwire_server.stores.base import Amend, Base, OnCommit, Waiting
 from turnwire_server.stores.intake import (
     block_content,
     changed_session,
     check_cut,
     check_revision,
-    encode_map,
     inference_bytes,
-    new_inference,
     session_bytes,
 )
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
-from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
-from turnwire_server.stores.memory_state import HeldInference, HeldSession, HeldTurn, State, encoded_blocks
+from turnwire_server.stores.memory_nouns import HeldTurn
+from turnwire_server.stores.memory_state import State
 from turnwire_server.stores.page import LogPage, Page, TurnPage, take_chunks, take_listing, take_page
-from turnwire_server.stores.start import Decide, Idempotency, SessionState, StartCommand, Started
-from turnwire_server.wire.inference import overrides_to_proto
+from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
 
 T = TypeVar("T")
 
@@ -127,40 +125,9 @@ class MemorySessionStore:
 
     async def start(self, command: StartCommand, decide: Decide) -> Started:
         """See SessionStore."""
-        made = self._state.pass_gate(command.principal, command.idempotency)
-        if made and made.inference:
-            shown = made.inference.shown()
-            return Started(shown, created=shown.inference_id == command.inference_id)
-        if self._state.has_used(command.inference_id):
-            return Started(self._sent(command).shown(), created=True)
-        if isinstance(command.target, str):
-            session = self._state.session(command.principal, command.target)
-        else:
-            session = self._state.build_session(command.principal, command.target, self._mint())
-        line = session.places()
-        displaced = find_displaced(command.conflict_policy, line)
-        parent = choose_parent(command, displaced)
-        admission = decide(command, _read_state(session, line, parent))
-        _check_encodable(command)
-        inference = HeldInference(
-            key=self._state.next_key(),
-            session=session,
-            inference=new_inference(command, admission, session.session.session_id, self._now()),
-            command=command,
-            engine=admission.engine,
-            parent=parent,
-            rank=decide_rank(command.conflict_policy, line),
-            blocks=list(encoded_blocks(command.input, self._mint)),
-        )
-        inference_bytes(inference.inference)
-        if displaced:
-            self._state.cancel(self._state.inference(command.principal, displaced.unfinished.inference_id), "")
-        position = _queue_position(inference, session.places())
-        self._state.move(inference, lifecycle.enqueue(inference.inference, position, inference.inference.create_time))
-        self._state.keep(session, inference, command.idempotency)
-        self._state.use(command.inference_id)
+        started = starts.start(self._state, command, decide)
         self._publish()
-        return Started(inference.shown(), created=True)
+        return started
 
     async def get_first_in_line(self, principal: str, session_id: str) -> Inference:
         """See SessionStore."""
@@ -318,38 +285,10 @@ class MemorySessionStore:
         """See SessionStore."""
         self._open = None
 
-    def _sent(self, command: StartCommand) -> HeldInference:
-        """Return what a start made that is sent again. Errors: SessionNotFoundError, if it is gone."""
-        held = self._state.inferences.get((command.principal, command.inference_id))
-        if held is None:
-            name = command.target if isinstance(command.target, str) else command.target.session_id
-            raise SessionNotFoundError(session_id=name)
-        return held
-
     def _publish(self) -> None:
         commits, self._state.commits = self._state.commits, []
         if commits:
             self._on_commit(commits)
-
-
-def _read_state(session: HeldSession, line: Sequence[InLine], parent: Parent) -> SessionState:
-    index = parent.index if parent.is_fixed else len(session.turns) - 1
-    turn = session.turns[index] if index is not None and index in range(len(session.turns)) else None
-    if parent.is_fixed and index is not None and turn is None:
-        raise TurnNotFoundError(session_id=session.session.session_id, index=index)
-    return SessionState(session.shown(), tuple(place.unfinished for place in line), turn.shown() if turn else None)
-
-
-def _check_encodable(command: StartCommand) -> None:
-    """Raise what a store raises that writes a start to a file."""
-    overrides_to_proto(command.overrides)
-    encode_map(command.metadata)
-    encode_map(command.data)
-
-
-def _queue_position(inference: HeldInference, line: Sequence[InLine]) -> int:
-    before = [place for place in line if place.unfinished.is_active or place.rank < inference.rank]
-    return 1 + sum(place.unfinished.state is InferenceState.QUEUED for place in before)
 
 
 def _newest_first(held: Iterable[tuple[int, T]], before: int | None) -> list[tuple[int, T]]:

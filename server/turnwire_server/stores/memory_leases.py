@@ -19,7 +19,8 @@ from turnwire_server.stores.lease import (
     Running,
     Step,
 )
-from turnwire_server.stores.memory_state import HeldInference, State, encoded_blocks
+from turnwire_server.stores.memory_nouns import HeldInference
+from turnwire_server.stores.memory_state import State, encoded_blocks
 
 
 def heartbeat(state: State, owner: str) -> Heartbeat:

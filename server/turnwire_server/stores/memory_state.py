@@ -1,8 +1,8 @@
 """What a MemorySessionStore holds, and how it changes."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 
 from turnwire_server.domain import lifecycle
 from turnwire_server.domain.errors import (
@@ -11,160 +11,26 @@ from turnwire_server.domain.errors import (
     SessionAlreadyExistsError,
     SessionNotFoundError,
 )
-from turnwire_server.domain.event import Cancelled, Chunk
+from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.ids import Mint
-from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.domain.session import InferenceRef, NewSession, Session
+from turnwire_server.domain.inference import InferenceState
+from turnwire_server.domain.session import NewSession
 from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
-from turnwire_server.stores.base import TOKEN_AGE_MIN, Base, Commit
+from turnwire_server.stores.base import TOKEN_AGE_MIN, Commit
 from turnwire_server.stores.intake import (
     IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
     block_content,
     complete_blocks,
-    encode_map,
     inference_bytes,
     new_session,
     session_bytes,
     turn_metadata,
 )
-from turnwire_server.stores.lease import Claim, Effect, Ending, Lease
-from turnwire_server.stores.line import InLine, Parent
+from turnwire_server.stores.lease import Ending
+from turnwire_server.stores.memory_nouns import HeldInference, HeldSession, HeldTurn, Made
 from turnwire_server.stores.sequence import join_chunks, stamp
-from turnwire_server.stores.start import Idempotency, StartCommand, Unfinished
+from turnwire_server.stores.start import Idempotency
 from turnwire_server.wire.event import encode_event
-
-
-@dataclass(slots=True, eq=False)
-class HeldTurn:
-    """A turn: its parent's blocks, then those of its inference. `turn` itself has none, and counts none."""
-
-    turn: Turn
-    parent: "HeldTurn | None"
-    owner: "HeldInference"
-
-    def blocks(self, view: TurnView) -> list[Block]:
-        """Return the blocks that a view has."""
-        chain: list[HeldTurn] = []
-        turn: HeldTurn | None = None if view is TurnView.BASIC else self
-        while turn:
-            chain.append(turn)
-            turn = None if view is TurnView.DELTA else turn.parent
-        return [block for each in reversed(chain) for block in each.owner.blocks]
-
-    def shown(self, blocks: Iterable[Block] = ()) -> Turn:
-        """Return the turn as it is now, with these of its blocks."""
-        return replace(self.turn, blocks=tuple(blocks), block_count=len(self.blocks(TurnView.FULL)))
-
-    def size(self) -> int:
-        """Return how many bytes the turn has, without its blocks."""
-        return len(encode_map(self.owner.command.metadata)) + len(encode_map(self.turn.data))
-
-
-@dataclass(slots=True, eq=False)
-class HeldInference:
-    """An inference, what it was asked for, and the blocks that it adds to its turn."""
-
-    key: int
-    session: "HeldSession"
-    inference: Inference
-    command: StartCommand
-    engine: str
-    parent: Parent
-    rank: int
-    blocks: list[Block]
-    turn: HeldTurn | None = None
-    owner: str = ""  # empty while nobody owns it; that is lost if it is RUNNING
-    lease: str = ""
-    position: int = 0
-    event_count: int = 0
-    step: int = 0
-    holds_through: int = 0
-    checkpoint: bytes = b""
-    effects: dict[str, bytes | None] = field(default_factory=dict[str, bytes | None])
-    was_lost: bool = False
-    is_handed_back: bool = False
-
-    @property
-    def is_in_line(self) -> bool:
-        """Whether it is in its session's line: active, or waiting to be."""
-        return self.inference.is_active or self.inference.state is InferenceState.QUEUED
-
-    def claim(self, *, is_lost: bool) -> Claim:
-        """Return the inference with its lease."""
-        return Claim(
-            lease=Lease(self.session.principal, self.inference.inference_id, self.lease),
-            inference=self.shown(),
-            engine=self.engine,
-            overrides=self.command.overrides,
-            position=self.position,
-            step=self.step,
-            holds_through=self.holds_through,
-            checkpoint=self.checkpoint,
-            effects=self.recorded(),
-            is_lost=is_lost,
-        )
-
-    def recorded(self) -> tuple[Effect, ...]:
-        """Return the tool calls since the last step."""
-        return tuple(Effect(call, outcome) for call, outcome in self.effects.items())
-
-    def shown(self) -> Inference:
-        """Return the inference as it is now."""
-        queued = [each for each in self.session.line() if each.inference.state is InferenceState.QUEUED]
-        return replace(self.inference, queue_position=queued.index(self) + 1 if self in queued else None)
-
-
-@dataclass(slots=True, eq=False)
-class HeldSession:
-    """A session, its log, and everything that belongs to it."""
-
-    key: int
-    principal: str
-    session: Session
-    ttl: timedelta | None
-    chunks: list[Chunk] = field(default_factory=list[Chunk])
-    inferences: list[HeldInference] = field(default_factory=list[HeldInference])
-    turns: list[HeldTurn] = field(default_factory=list[HeldTurn])
-    head: int = 0
-    base: Base = Base()
-    delete_time: datetime | None = None
-
-    def line(self) -> list[HeldInference]:
-        """Return the unfinished inferences, the active one first."""
-        waiting = [each for each in self.inferences if each.is_in_line]
-        return sorted(waiting, key=lambda each: (not each.inference.is_active, each.rank))
-
-    def places(self) -> list[InLine]:
-        """Return the line as those see it who decide."""
-        return [
-            InLine(
-                Unfinished(each.inference.inference_id, each.inference.state, each.inference.is_active),
-                each.rank,
-                each.turn.turn.parent if each.turn else None,
-            )
-            for each in self.line()
-        ]
-
-    def shown(self) -> Session:
-        """Return the session as it is now."""
-        line = self.line()
-        active = next((each.inference for each in line if each.inference.is_active), None)
-        return replace(
-            self.session,
-            head_sequence=self.head,
-            turn_count=len(self.turns),
-            active=InferenceRef(active.session_id, active.inference_id) if active else None,
-            queued_count=sum(not each.inference.is_active for each in line),
-        )
-
-
-@dataclass(slots=True)
-class Made:
-    """What the first call with an idempotency key made."""
-
-    fingerprint: bytes
-    session: HeldSession
-    inference: HeldInference | None = None
 
 
 class State:

@@ -29,7 +29,7 @@ from turnwire_server.stores.page import LogPage, Page, TurnPage
 from turnwire_server.stores.sqlite_deletion import delete_session, purge
 from turnwire_server.stores.sqlite_fault import explain, read_anew, unavailable
 from turnwire_server.stores.sqlite_file import FileLock, OpenFiles, StoreOpenError, Synchronous, connect, create
-from turnwire_server.stores.sqlite_migration import migrate, read_scripts
+from turnwire_server.stores.sqlite_migration import check_file, migrate, read_scripts
 from turnwire_server.stores.sqlite_writer import CLOSED, GroupCommitWriter, Operation, Transaction
 from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
 
@@ -272,6 +272,7 @@ def _open_files(
     connections: list[sqlite3.Connection] = []
     try:
         create(path)
+        check_file(path, read_scripts())
         connections.append(connect(path, synchronous, connection_class))
         migrate(connections[0], read_scripts())
         connections.extend(connect(path, synchronous, connection_class) for _ in range(_READERS))

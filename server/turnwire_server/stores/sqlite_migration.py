@@ -28,6 +28,15 @@ def read_scripts() -> list[str]:
     return [script.read_text() for script in scripts]
 
 
+def check_file(path: Path, scripts: Sequence[str]) -> None:
+    """Refuse a file that is not ours, or that a newer turnwire wrote, before anything is changed in it.
+
+    Errors: StoreOpenError; sqlite3.Error.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        _read_version(connection, newest=len(scripts))
+
+
 def migrate(connection: sqlite3.Connection, scripts: Sequence[str]) -> None:
     """Bring the file to the newest version of the schema; it is backed up before, if it has an older one.
 

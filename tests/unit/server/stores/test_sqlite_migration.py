@@ -10,6 +10,9 @@ import pytest
 
 from contract.store_harness import Harness, open_sqlite
 from support.mounts import mounted_tmpfs
+from turnwire_server.domain.ids import mint_id
+from turnwire_server.runtime.clock import SystemClock
+from turnwire_server.stores.sqlite import SqliteSessionStore
 from turnwire_server.stores.sqlite_file import StoreOpenError, connect
 from turnwire_server.stores.sqlite_migration import migrate, read_scripts
 
@@ -111,6 +114,17 @@ def test_a_file_of_something_else_is_refused(connection: sqlite3.Connection, pat
         migrate(connection, read_scripts())
     assert _tables(connection) == ["turns"]
     assert _backups(path) == []
+
+
+async def test_a_file_of_something_else_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as theirs:
+        theirs.execute("CREATE TABLE turns (x)")
+    before = path.read_bytes()
+    with pytest.raises(StoreOpenError, match="not a turnwire store"):
+        await SqliteSessionStore.open(path, lambda _: None, SystemClock().now, mint_id)
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["theirs.db", "theirs.db.lock"]  # noqa: ASYNC240
 
 
 def test_an_older_file_is_backed_up_first(
