@@ -69,6 +69,14 @@ KILLS ?= 500
 fault: $(VENV)/dev.stamp ## kill a busy server at random moments, and check every promise
 	@PYTHONPATH=tests python -m fault.kill --seed $(SEED) --kills $(KILLS)
 
+# How many random sequences of calls each store is held to: make protocol EXAMPLES=1000
+EXAMPLES ?= 20000
+
+.PHONY: protocol
+protocol: $(VENV)/dev.stamp ## hold each store to the model of the protocol
+	@PYTHONPATH=tests python -m contract.store_protocol --store memory --examples $(EXAMPLES) --seed $(SEED)
+	@PYTHONPATH=tests python -m contract.store_protocol --store sqlite --examples $(EXAMPLES) --seed $(SEED)
+
 # --- the contract and what is generated from it -------------------------------------------------
 
 .PHONY: generate

@@ -226,7 +226,8 @@ class InferenceServiceServicer(object):
         - INFERENCE_NOT_FOUND  there is no such inference, or it is not one of this session.
         - LOG_REPLACED         `log` is not the token of the session's present log.
         - CURSOR_AHEAD         after_sequence is beyond the head.
-        - EVENTS_COMPACTED     retention has removed events after after_sequence.
+        - EVENTS_COMPACTED     retention has removed events after after_sequence, or the end of the inference that the stream
+        ends with. It also ends an open stream that retention has overtaken.
         - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

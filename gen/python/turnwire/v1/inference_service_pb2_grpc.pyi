@@ -159,7 +159,8 @@ class InferenceServiceStub:
       - INFERENCE_NOT_FOUND  there is no such inference, or it is not one of this session.
       - LOG_REPLACED         `log` is not the token of the session's present log.
       - CURSOR_AHEAD         after_sequence is beyond the head.
-      - EVENTS_COMPACTED     retention has removed events after after_sequence.
+      - EVENTS_COMPACTED     retention has removed events after after_sequence, or the end of the inference that the stream
+                              ends with. It also ends an open stream that retention has overtaken.
       - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
     """
     GetInference: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetInferenceRequest, _inference_service_pb2.GetInferenceResponse]
@@ -330,7 +331,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       - INFERENCE_NOT_FOUND  there is no such inference, or it is not one of this session.
       - LOG_REPLACED         `log` is not the token of the session's present log.
       - CURSOR_AHEAD         after_sequence is beyond the head.
-      - EVENTS_COMPACTED     retention has removed events after after_sequence.
+      - EVENTS_COMPACTED     retention has removed events after after_sequence, or the end of the inference that the stream
+                              ends with. It also ends an open stream that retention has overtaken.
       - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
     """
     GetInference: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetInferenceRequest, _inference_service_pb2.GetInferenceResponse]  # type: ignore[assignment]
@@ -522,7 +524,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
           - INFERENCE_NOT_FOUND  there is no such inference, or it is not one of this session.
           - LOG_REPLACED         `log` is not the token of the session's present log.
           - CURSOR_AHEAD         after_sequence is beyond the head.
-          - EVENTS_COMPACTED     retention has removed events after after_sequence.
+          - EVENTS_COMPACTED     retention has removed events after after_sequence, or the end of the inference that the stream
+                                  ends with. It also ends an open stream that retention has overtaken.
           - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
         """
 
