@@ -34,7 +34,8 @@ CALLS = ("register", "claim", "heartbeat", "sweep", "append", "finish", "hand_ba
 class FlakyStore(MemorySessionStore):
     """Fails the next calls of a method with the errors that are set for it, before they are done or after.
 
-    A method in `holding` does not answer at all, one in `delays` is done at once and answers so many seconds later.
+    A method in `holding` does not answer at all, one in `hang_once` not once; one in `delays` is done at once, and answers so
+    many seconds later.
     """
 
     def __init__(self, on_commit: Callable[[Sequence[Commit]], None]) -> None:
@@ -42,6 +43,7 @@ class FlakyStore(MemorySessionStore):
         self.errors: dict[str, list[Exception]] = {}
         self.errors_after: dict[str, list[Exception]] = {}
         self.holding: set[str] = set()
+        self.hang_once: set[str] = set()
         self.delays: dict[str, float] = {}
 
     def __getattribute__(self, name: str) -> Any:
@@ -50,7 +52,8 @@ class FlakyStore(MemorySessionStore):
 
     def _failing(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*arguments: Any, **named: Any) -> Any:
-            if name in self.holding:
+            if name in self.holding or name in self.hang_once:
+                self.hang_once.discard(name)
                 await asyncio.Event().wait()
             if errors := self.errors.get(name):
                 raise errors.pop(0)

@@ -49,6 +49,11 @@ class AttemptLog:
         if len(self._pending) >= PENDING_EVENTS_MAX or self._pending_bytes >= PENDING_BYTES_MAX:
             self._room.clear()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether wait_for_room() would return at once: it is not the store that is waited for."""
+        return self._room.is_set()
+
     async def wait_for_room(self) -> None:
         """Return once there is room, not once everything is durable. Raises CancelledError once given up."""
         if not self._room.is_set():

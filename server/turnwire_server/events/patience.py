@@ -43,15 +43,15 @@ async def resolve(clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
     raise unknown
 
 
-async def bounded(clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
+async def bounded(clock: Clock, work: Callable[[], Awaitable[T]], seconds: float = CALL_SECONDS_MAX) -> T:
     """Return what one call of the store returns; one that hangs is given up, and may have happened."""
     answers: list[T] = []
 
     async def call() -> None:
         answers.append(await work())
 
-    if not await clock.wait_for(call(), CALL_SECONDS_MAX):
-        raise StoreUnavailableError(f"it hangs for {CALL_SECONDS_MAX:g} s")
+    if not await clock.wait_for(call(), seconds):
+        raise StoreUnavailableError(f"it hangs for {seconds:g} s")
     return answers[0]
 
 
@@ -71,7 +71,9 @@ class Patience:
         begin = self._clock.monotonic()
         while True:
             try:
-                return await bounded(self._clock, work)
+                # Once the process goes away, a call begun then has no longer than what is left.
+                left = max(RETRY_SECONDS, self._end - self._clock.monotonic())
+                return await bounded(self._clock, work, min(CALL_SECONDS_MAX, left))
             except StoreUnavailableError:
                 if self._clock.monotonic() >= min(begin + PATIENCE_SECONDS, self._end):
                     raise

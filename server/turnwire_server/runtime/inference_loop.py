@@ -35,12 +35,12 @@ from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import FinishClass
 from turnwire_server.domain.lifecycle import deadline_outcome
 from turnwire_server.domain.profile import Profile
-from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
-from turnwire_server.domain.turn import Block, BlockStatus, System, TurnView
-from turnwire_server.engines.base import Engine, EngineCall, EngineResult
+from turnwire_server.domain.turn import Block, TurnView
+from turnwire_server.engines.base import Emit, Engine, EngineCall, EngineChunk, EngineResult
 from turnwire_server.events.log import AttemptLog, EncodeEvent
 from turnwire_server.events.patience import Patience
 from turnwire_server.events.snapshot import Fold
+from turnwire_server.runtime.engine_view import engine_view
 from turnwire_server.runtime.output import Output
 from turnwire_server.stores.base import SessionStore
 from turnwire_server.stores.lease import Claim, Ending, Fenced
@@ -103,6 +103,8 @@ class Attempt:
         self._unsent: tuple[bytes, ...] = ()
         self._stop_time: float | None = None
         self._is_cancel_requested = False
+        self._task: asyncio.Task[Any] | None = None
+        self._was_cancelled = False
         self._tell_time = ports.clock.monotonic()
         self._stop: asyncio.Future[Outcome | Departure] = asyncio.get_running_loop().create_future()
         self._patience = Patience(ports.clock)
@@ -132,6 +134,12 @@ class Attempt:
         told = now - self._stop_time if self._stop_time is not None else 0.0
         return max(told, -(self._seconds_left() or 0.0), 0.0)
 
+    def cancel_task(self) -> None:
+        """Cancel the task that runs it, once: what is left to do is done, or given up, within seconds."""
+        if self._task and not self._was_cancelled:
+            self._was_cancelled = True
+            self._task.cancel()
+
     def _stop_with(self, outcome: Outcome | Departure) -> None:
         if not self._stop.done():
             self._stop_time = self._ports.clock.monotonic()
@@ -139,6 +147,7 @@ class Attempt:
 
     async def run(self) -> None:
         """Run to the terminal event: what fails becomes the inference's outcome."""
+        self._task = asyncio.current_task()
         inference = self.claim.inference
         with bound_to(inference.session_id, inference.inference_id):
             try:
@@ -215,7 +224,7 @@ class Attempt:
         )
         await self._tell(EngineCallStarted(iteration, self.claim.engine, config.model), entity)
         try:
-            result = await self._engine.run(call, output.take)
+            result = await self._engine.run(call, self._hear(output))
         except (SystemExit, KeyboardInterrupt) as error:  # a defect of the engine does not end the server
             msg = f"the engine raised {type(error).__name__}"
             raise RuntimeError(msg) from error
@@ -226,6 +235,15 @@ class Attempt:
             raise RuntimeError(msg)
         await self._tell(EngineCallFinished(result.usage, finish_class, result.stop_reason, result.model), entity)
         return EngineResult(finish_class, result.usage, result.stop_reason, result.model)
+
+    def _hear(self, output: Output) -> Emit:
+        """Return what the engine calls: each piece is a sign of life, also one that is not told."""
+
+        async def emit(chunk: EngineChunk) -> None:
+            self._tell_time = self._ports.clock.monotonic()
+            await output.take(chunk)
+
+        return emit
 
     def _options(self) -> dict[str, object]:
         text = self.claim.overrides.engine_options
@@ -270,6 +288,7 @@ class Attempt:
         self._log.put(event)
         self._fold.apply(event)  # before any wait: what is in the log is in the turn, also when the wait is cancelled
         await self._log.wait_for_room()
+        self._tell_time = self._ports.clock.monotonic()
 
     def _outcome(self, engine: asyncio.Task[EngineResult]) -> Outcome:
         if engine.cancelled():  # an engine that raises CancelledError by itself is a defect of the engine
@@ -309,7 +328,7 @@ class Attempt:
         left = self._seconds_left()
         if left is not None and left <= 0:
             self._stop_with(deadline_outcome(self.claim.inference))
-        elif self._ports.clock.monotonic() - self._tell_time >= self._ports.silence_seconds_max:
+        elif self._log.has_room and self._ports.clock.monotonic() - self._tell_time >= self._ports.silence_seconds_max:
             idle = f"{self._ports.silence_seconds_max:g}"
             stalled = EngineStalledError(engine=self.claim.engine, idle_seconds_max=idle)
             self._stop_with(Failed(stalled.failure()))
@@ -318,32 +337,3 @@ class Attempt:
         """Return how long the inference may still take, None for any time; 0 or less once its deadline has passed."""
         deadline = self.claim.inference.deadline_time
         return None if deadline is None else (deadline - self._ports.clock.now()).total_seconds()
-
-
-def engine_view(blocks: tuple[Block, ...], system_prompt: str) -> tuple[Block, ...]:
-    """Return what an engine is shown: the profile's instruction first, and an error for each unanswered tool call."""
-    shown: list[Block] = []
-    if system_prompt and not any(isinstance(b.kind, System) and b.kind.text == system_prompt for b in blocks):
-        shown.append(Block("", System(system_prompt), "system"))
-    answered = {block.kind.tool_call for block in blocks if isinstance(block.kind, ToolUse)}
-    called: set[str] = set()
-    dangling: list[ToolCall] = []
-    for block in blocks:
-        if isinstance(block.kind, ToolUse) and block.kind.tool_call not in called:
-            continue
-        if isinstance(block.kind, ToolCall) and block.status is BlockStatus.INCOMPLETE:
-            continue  # its arguments were cut, so it was never a call
-        if dangling and not isinstance(block.kind, ToolCall):
-            shown.extend(_unanswered(dangling))
-            dangling = []
-        shown.append(block)
-        if isinstance(block.kind, ToolCall):
-            called.add(block.kind.id)
-            if block.kind.id not in answered:
-                dangling.append(block.kind)
-    return (*shown, *_unanswered(dangling))
-
-
-def _unanswered(calls: list[ToolCall]) -> list[Block]:
-    error = ToolError("the tool was not executed", "not_executed")
-    return [Block("", ToolUse(call.id, error), "tool") for call in calls]

@@ -15,7 +15,7 @@ from turnwire_server.domain.profile import Profiles
 from turnwire_server.engines.base import Engine
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.log import DecodeFrames
-from turnwire_server.events.patience import LAST_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, bounded
+from turnwire_server.events.patience import CALL_SECONDS_MAX, LAST_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, bounded
 from turnwire_server.runtime.inference_loop import Attempt, Ports
 from turnwire_server.runtime.observer import Observer
 from turnwire_server.runtime.recovery import recover
@@ -31,6 +31,9 @@ CLAIM_MAX = 64
 
 # The most that is claimed to be recovered while there is no room for more.
 RECOVERIES_MAX = 16
+
+# How long a beat may take: several have to fit into the silence for which others wait.
+BEAT_SECONDS_MAX = 1.5
 
 # How long an attempt that was told to stop may take, the store's absence included. Then it is cancelled from outside.
 STUCK_SECONDS = PATIENCE_SECONDS + 15.0
@@ -115,7 +118,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 rounds = [
                     group.create_task(self._repeat("reconciling", self._beat)),
-                    group.create_task(self._repeat("sweeping", self._sweep)),
+                    group.create_task(self._sweep_forever()),
                     group.create_task(self._repeat("watching", self._watch)),
                 ]
                 async with asyncio.TaskGroup() as tasks:
@@ -165,7 +168,9 @@ class Supervisor:
             self._asked = _Asked(tuple(self._ports.mint() for _ in range(count)), only_lost)
         asked = self._asked
         claims = await self._guarded(
-            "claiming", lambda: self._ports.store.claim(self._owner, asked.tokens, only_lost=asked.only_lost)
+            "claiming",
+            lambda: self._ports.store.claim(self._owner, asked.tokens, only_lost=asked.only_lost),
+            seconds=LAST_SECONDS if self._is_draining else CALL_SECONDS_MAX,
         )
         if claims is None:
             return 0
@@ -174,19 +179,23 @@ class Supervisor:
             self._launch(tasks, claim)
         return len(claims)
 
-    async def _guarded(self, what: str, work: Callable[[], Awaitable[T]], about: Inference | None = None) -> T | None:
+    async def _guarded(
+        self,
+        what: str,
+        work: Callable[[], Awaitable[T]],
+        about: Inference | None = None,
+        seconds: float = CALL_SECONDS_MAX,
+    ) -> T | None:
         """Do one piece of work. That it fails is logged; it must not end the others, and has its next round."""
         session_id, inference_id = (about.session_id, about.inference_id) if about else ("", "")
         key, owner = (what, inference_id), self._owner
         try:
-            done = await bounded(self._ports.clock, work)
+            done = await bounded(self._ports.clock, work, seconds)
         except DeclaredDead:
             if owner == self._owner:
                 await self._guarded("registering", self._begin_again)
             return None
         except Exception as error:
-            if isinstance(error, StoreUnavailableError):
-                self._failure_time = self._ports.clock.monotonic()
             self._failures[key] = count = self._failures.get(key, 0) + 1
             if count & (count - 1) == 0:  # a store that stays away is told after 1, 2, 4, 8, ... rounds
                 cause = error.__cause__ if isinstance(error, StoreUnavailableError) else None
@@ -220,21 +229,24 @@ class Supervisor:
         try:
             if former:
                 await asyncio.wait({former})
+                if self._tasks.get(inference.inference_id) is not asyncio.current_task():
+                    return  # claimed once more meanwhile
             if claim.is_lost:
                 await self._guarded("recovery", lambda: self._recover(claim), inference)
             elif attempt := self._attempt(claim):
                 self._attempts[inference.inference_id] = attempt
-                await attempt.run()
+                try:
+                    await attempt.run()
+                finally:
+                    del self._attempts[inference.inference_id]
             else:
                 await self._guarded("refusing", lambda: self._refuse(claim), inference)
         except Exception:  # a defect of one attempt must not end the others; reconciling finds its inference
             log.exception("attempt crashed", inference_id=inference.inference_id)
         finally:
-            self._attempts.pop(inference.inference_id, None)
-            if self._tasks[inference.inference_id] is asyncio.current_task():
+            if self._tasks.get(inference.inference_id) is asyncio.current_task():
                 del self._tasks[inference.inference_id]
                 self._recovering.discard(inference.inference_id)
-                self._failures = {key: n for key, n in self._failures.items() if key[1] != inference.inference_id}
             # It may be in the line again, and what was behind it may run: here, or wherever there is room.
             self._bus.publish(Hint(HintKind.QUEUED))
 
@@ -271,18 +283,25 @@ class Supervisor:
 
     async def _beat(self) -> None:
         known = {inference_id: attempt.claim.lease.token for inference_id, attempt in self._attempts.items()}
-        heartbeat = await self._ports.store.heartbeat(self._owner)
+        try:
+            # Others must not take us for dead because of one call that hangs.
+            heartbeat = await bounded(
+                self._ports.clock, lambda: self._ports.store.heartbeat(self._owner), BEAT_SECONDS_MAX
+            )
+        except StoreUnavailableError:
+            self._failure_time = self._ports.clock.monotonic()
+            raise
         self._answer_time = self._ports.clock.monotonic()
-        await self._reconcile(heartbeat, known)
-        await self._declare_dead(heartbeat)
+        await self._guarded("revoking", lambda: self._reconcile(heartbeat, known), seconds=BEAT_SECONDS_MAX)
+        await self._guarded("declaring dead", lambda: self._declare_dead(heartbeat), seconds=BEAT_SECONDS_MAX)
 
     async def _watch(self) -> None:
         """Tell when the store has been away for too long, and when it is back; cancel what does not stop."""
         is_fit = self._ports.clock.monotonic() - self._answer_time <= UNFIT_SECONDS
         if self._on_fitness and is_fit is not self._is_fit:
-            self._is_fit = is_fit
             log.warning("the store answers again" if is_fit else "the store does not answer; not fit to serve")
             await self._on_fitness(is_fit=is_fit)
+            self._is_fit = is_fit
         self._stop_stuck()
 
     async def _reconcile(self, heartbeat: Heartbeat, known: Mapping[str, str]) -> None:
@@ -311,15 +330,17 @@ class Supervisor:
                 log.warning("declared dead; its inferences will be recovered", owner=owner)
                 self._wake.set()
 
-    async def _sweep(self) -> None:
-        # After the store was away, owners get to write what ended in time before anything is taken from them.
-        if self._ports.clock.monotonic() - self._failure_time > OVERDUE_SECONDS:
-            while await self._ports.store.sweep(self._ports.clock.now()):
-                pass
+    async def _sweep_forever(self) -> None:
+        while True:
+            await self._ports.clock.sleep(RECONCILE_SECONDS)
+            # After the store was away, owners get to write what ended in time before anything is taken from them.
+            while self._ports.clock.monotonic() - self._failure_time > OVERDUE_SECONDS:
+                if not await self._guarded("sweeping", lambda: self._ports.store.sweep(self._ports.clock.now())):
+                    break
 
     def _stop_stuck(self) -> None:
         """The watchdog: an attempt that was told to stop and does not is a defect, which must not last for ever."""
         for inference_id, attempt in tuple(self._attempts.items()):
             if attempt.seconds_overdue() > STUCK_SECONDS:
                 log.error("attempt is stuck; cancelled", inference_id=inference_id)
-                self._tasks[inference_id].cancel()
+                attempt.cancel_task()

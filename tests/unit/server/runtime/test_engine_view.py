@@ -2,7 +2,7 @@
 
 from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
 from turnwire_server.domain.turn import Block, BlockStatus, LlmText, System, User
-from turnwire_server.runtime.inference_loop import engine_view
+from turnwire_server.runtime.engine_view import engine_view
 
 USER = Block("u", User("hello"))
 TEXT = Block("t", LlmText("hi"))

@@ -8,6 +8,7 @@ from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.ids import LOCAL
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.runtime.clock import SystemClock
+from turnwire_server.stores.memory import MemorySessionStore
 
 UNKNOWN = StoreUnavailableError("for a test")
 
@@ -155,3 +156,36 @@ async def test_a_cancel_during_a_drain_keeps_the_partial_output() -> None:
     ended = await world.store.get_inference(LOCAL, inference.inference_id)
     assert ended.state is InferenceState.CANCELLED
     assert [len(turn.blocks) for turn in await world.turns("s")] == [2], "the input, and what was said of the answer"
+
+
+async def test_the_watchdog_cancels_the_attempt_that_is_stuck_and_not_the_one_behind_it() -> None:
+    world = World(speed=100)
+    async with world.at_work():
+        inference = await world.start("s", HANG, attempts_max=3)
+        await world.wait(inference, InferenceState.RUNNING)
+        world.engine.stop_seconds = 0.05
+        world.store.holding = {"append", "finish"}  # its end is never written, and its patience is long
+        await world.store.request_cancel(LOCAL, inference.inference_id, "")
+        world.cancel(inference)
+        [running] = (await world.store.heartbeat(world.supervisor.owner)).running
+        await world.store.revoke(world.supervisor.owner, [running.token])
+        world.store.holding = set()
+        await world.wait(inference, InferenceState.CANCELLED)
+        async with asyncio.timeout(10):
+            while world.supervisor.running_count:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert world.engine.running == 0
+
+
+async def test_one_beat_that_hangs_makes_nobody_dead() -> None:
+    world = World(speed=5)
+    await world.store.register("other")
+    async with world.at_work():
+        inference = await world.start("s", HANG)
+        await world.wait(inference, InferenceState.RUNNING)
+        before = (await MemorySessionStore.heartbeat(world.store, "other")).beats
+        world.store.hang_once.add("heartbeat")
+        async with asyncio.timeout(10):
+            while (await MemorySessionStore.heartbeat(world.store, "other")).beats == before or world.store.hang_once:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert world.fitness == []
