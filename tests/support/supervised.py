@@ -34,8 +34,8 @@ CALLS = ("register", "claim", "heartbeat", "sweep", "append", "finish", "hand_ba
 class FlakyStore(MemorySessionStore):
     """Fails the next calls of a method with the errors that are set for it, before they are done or after.
 
-    A method in `holding` does not answer at all, one in `hang_once` not once; one in `delays` is done at once, and answers so
-    many seconds later.
+    A method in `holding` does not answer at all, one in `hang_once` not once; one in `delays` is done at once, and
+    answers so many seconds later.
     """
 
     def __init__(self, on_commit: Callable[[Sequence[Commit]], None]) -> None:
