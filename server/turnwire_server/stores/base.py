@@ -49,6 +49,8 @@ class Waiting:
 class Amendment:
     """What a client's answer changes of an inference that waits: a new checkpoint, outcomes, and encoded events.
 
+    An effect that is given replaces the one that is there.
+
     `is_released`: there is nothing more to wait for, so it goes back to the line, as the first.
     """
 
@@ -250,8 +252,8 @@ class SessionStore(Protocol):
         """Do what time or a deletion has made due, as much as is quick; return if there is more.
 
         What has passed its deadline ends FAILED with DEADLINE_EXCEEDED; if it is RUNNING, its lease is revoked
-        OVERDUE_SECONDS after that. Idempotency keys are forgotten whose session has been gone for long enough, and so
-        are old tokens. What is left of deleted sessions is removed.
+        OVERDUE_SECONDS after that, unless it is being recovered already. Idempotency keys are forgotten whose session has
+        been gone for long enough, and so are old tokens. What is left of deleted sessions is removed.
         """
         ...
 
