@@ -252,8 +252,8 @@ class SessionStore(Protocol):
         """Do what time or a deletion has made due, as much as is quick; return if there is more.
 
         What has passed its deadline ends FAILED with DEADLINE_EXCEEDED; if it is RUNNING, its lease is revoked
-        OVERDUE_SECONDS after that, unless it is being recovered already. Idempotency keys are forgotten whose session has
-        been gone for long enough, and so are old tokens. What is left of deleted sessions is removed.
+        OVERDUE_SECONDS after that, unless it is being recovered already. Idempotency keys are forgotten whose session
+        has been gone for long enough, and so are old tokens. What is left of deleted sessions is removed.
         """
         ...
 
