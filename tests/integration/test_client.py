@@ -189,7 +189,7 @@ async def test_events_are_whole_across_a_restart(tmp_path: Path, ending: signal.
                 else:  # the inference was handed back, and continued
                     assert result.state == InferenceState.INFERENCE_STATE_SUCCEEDED
                     assert result.text == "0123456789" * 10
-                    [lost] = [event for event in events if event.inference_attempt_lost]
+                    [lost] = [event for event in events if event.HasField("inference_attempt_lost")]
                     assert lost.inference_attempt_lost.handed_back
                 following = await client.start_inference(handle.session_id, "go on", profile="scripted")
                 assert (await following.result()).text == "go on"

@@ -152,8 +152,10 @@ async def _open(store: SessionStore, topic: Topic, request: Subscription) -> "_W
         first = inference.first_sequence
         if inference.state.is_terminal:
             end_at = inference.last_sequence
-            if request.until is Until.INFERENCE_END:  # its terminal event has to be there
-                check_cursor(request.session_id, "", end_at - 1, page)
+            if request.until is Until.INFERENCE_END and end_at < page.earliest_sequence:  # its end is gone
+                raise EventsCompactedError(
+                    session_id=request.session_id, after_sequence=end_at, earliest_sequence=page.earliest_sequence
+                )
     position = page.head_sequence
     if request.start is StartKind.AFTER_SEQUENCE:
         check_cursor(request.session_id, request.log, request.after_sequence, page)
