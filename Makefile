@@ -138,13 +138,13 @@ fmt: $(VENV)/dev.stamp deps ## repair what ruff and buf can repair
 
 # dev.lock first: server.lock takes its versions.
 UV_COMPILE := $(GENERATE_VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
-	--generate-hashes --no-annotate --no-header
+	--generate-hashes --no-annotate --no-header --no-strip-extras
 
 .PHONY: lock
 lock: $(GENERATE_VENV)/generate.stamp ## resolve pyproject.toml into requirements/*.lock
-	$(UV_COMPILE) pyproject.toml --extra server --extra pydantic-ai --extra models --group dev \
+	$(UV_COMPILE) pyproject.toml --extra server --extra pydantic-ai --extra mcp --extra models --group dev \
 		--output-file requirements/dev.lock
-	$(UV_COMPILE) pyproject.toml --extra server --extra pydantic-ai --group build \
+	$(UV_COMPILE) pyproject.toml --extra server --extra pydantic-ai --extra mcp --group build \
 		--constraint requirements/dev.lock --output-file requirements/server.lock
 	$(UV_COMPILE) --group generate --output-file requirements/generate.lock
 	$(UV_COMPILE) pyproject.toml --resolution lowest-direct --output-file requirements/oldest.lock
