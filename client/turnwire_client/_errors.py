@@ -8,7 +8,8 @@
         AlreadyExistsError            SessionAlreadyExists-, IdempotencyKeyReusedError
         AbortedError                  SessionBusy-, RevisionMismatchError
         FailedPreconditionError       NoActiveInference-, EmptyTurn-, TurnNotOpened-, TurnNotClosed-,
-                                      InferenceNotWaiting-, ToolCallNotPending-, CapabilityMissingError
+                                      InferenceNotWaiting-, ToolCallNotPending-, CapabilityMissing-,
+                                      OverrideNotAllowedError
         OutOfRangeError               LogReplaced-, CursorAhead-, EventsCompactedError
         ResourceExhaustedError        RequestTooLarge-, QueueFull-, RateLimited-, QuotaExceeded-, TooManyWatchersError
         UnavailableError              Draining-, StoreUnavailableError; itself: the server cannot be reached
@@ -19,7 +20,7 @@
         RequestDeadlineExceededError  no answer within the deadline of the rpc
       InferenceFailedError            the terminal event of an accepted inference says failed
         AttemptLost-, DeadlineExceeded-, OutputTooLarge-, OutputInvalid-, ToolFailed-, MiddlewareFailed-,
-        StepAbortedError
+        StepAborted-, ToolsUnavailableError
         EngineError                   EngineOptionsInvalid-, EngineUnavailable-, EngineRateLimited-, EngineRejected-,
                                       EngineUnauthenticated-, EngineStreamBroken-, EngineStalled-, EngineFailed-,
                                       ContentRefusedError
@@ -64,14 +65,14 @@ __all__ = [
     "InferenceFailedError", "InferenceNotFoundError", "InferenceNotWaitingError", "InternalError",
     "InvalidArgumentError", "InvalidFieldError", "InvalidPageTokenError", "LogReplacedError",
     "MalformedMessageError", "MiddlewareFailedError", "NoActiveInferenceError", "NotFoundError", "OutOfRangeError",
-    "OutputInvalidError", "OutputTooLargeError", "PauseNotFoundError", "PermissionDeniedError",
-    "ProfileNotFoundError", "ProtocolError", "QueueFullError", "QuotaExceededError", "RateLimitedError",
-    "RequestDeadlineExceededError", "RequestError", "RequestTooLargeError", "ResourceExhaustedError", "Retry",
-    "RevisionMismatchError", "SessionAlreadyExistsError", "SessionBusyError", "SessionDeletedError",
-    "SessionNotFoundError", "StepAbortedError", "StoreUnavailableError", "StreamLostError", "TooManyWatchersError",
-    "ToolCallNotPendingError", "ToolFailedError", "TurnNotClosedError", "TurnNotFoundError", "TurnNotOpenedError",
-    "TurnwireError", "UnauthenticatedError", "UnavailableError", "UnimplementedError", "UnknownBlockKindError",
-    "UnknownEventError", "Violation",
+    "OutputInvalidError", "OutputTooLargeError", "OverrideNotAllowedError", "PauseNotFoundError",
+    "PermissionDeniedError", "ProfileNotFoundError", "ProtocolError", "QueueFullError", "QuotaExceededError",
+    "RateLimitedError", "RequestDeadlineExceededError", "RequestError", "RequestTooLargeError",
+    "ResourceExhaustedError", "Retry", "RevisionMismatchError", "SessionAlreadyExistsError", "SessionBusyError",
+    "SessionDeletedError", "SessionNotFoundError", "StepAbortedError", "StoreUnavailableError", "StreamLostError",
+    "TooManyWatchersError", "ToolCallNotPendingError", "ToolFailedError", "ToolsUnavailableError",
+    "TurnNotClosedError", "TurnNotFoundError", "TurnNotOpenedError", "TurnwireError", "UnauthenticatedError",
+    "UnavailableError", "UnimplementedError", "UnknownBlockKindError", "UnknownEventError", "Violation",
 ]
 
 _S, _R = StatusCode, Retry
@@ -131,6 +132,8 @@ class ToolCallNotPendingError(
     """Some of the tool calls are unknown or settled."""
 class CapabilityMissingError(FailedPreconditionError, reason="CAPABILITY_MISSING", metadata="profile capability"):
     """The profile's engine cannot do what the request needs."""
+class OverrideNotAllowedError(FailedPreconditionError, reason="OVERRIDE_NOT_ALLOWED", metadata="profile override"):
+    """The profile does not allow a request, or a session, to change this of it."""
 class OutOfRangeError(RequestError, code=_S.OUT_OF_RANGE, definite=True):
     """The cursor does not fit the log."""
 class LogReplacedError(OutOfRangeError, reason="LOG_REPLACED", metadata="session_id log"):
@@ -211,6 +214,11 @@ class MiddlewareFailedError(InferenceFailedError, reason="MIDDLEWARE_FAILED", co
     """A middleware crashed."""
 class StepAbortedError(InferenceFailedError, reason="STEP_ABORTED", code=_S.ABORTED, definite=True, metadata="pause"):
     """A pause was released with `abort`, or its deadline policy said so."""
+class ToolsUnavailableError(
+    InferenceFailedError, reason="TOOLS_UNAVAILABLE", code=_S.UNAVAILABLE, definite=True,
+    retry=_R.NEW_INFERENCE, metadata="source"
+):
+    """Tools that the profile promises could not be had."""
 class EngineError(InferenceFailedError):
     """The engine or its provider failed."""
 class EngineOptionsInvalidError(

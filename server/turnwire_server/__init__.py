@@ -7,6 +7,8 @@ Rooms; each imports only rooms below it:
     rpc         the contract over gRPC
     runtime     the verbs: start, wait, cancel, run, recover
     events      the event log as watchers see it
+    middleware  what a profile puts around each engine call
+    tools       the tools that the server itself executes
     stores      where everything lives: SQLite, memory
     engines     what produces model output
     wire        the nouns to and from protobuf

@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from turnwire_server.domain.inference import InferenceConfig
-from turnwire_server.domain.profile import Profile, Profiles
+from turnwire_server.domain.profile import MiddlewareUse, Profile, Profiles
 
 
 class ConfigError(Exception):
@@ -125,7 +125,9 @@ class _ProfileEntry(BaseModel):
 
     def profile(self, name: str) -> Profile:
         config = InferenceConfig(model=self.model, **dict(self.parameters))
-        return Profile(name, self.engine, self.description, config, self.system_prompt, self.engine_options)
+        prompt = MiddlewareUse("system_prompt", {"text": self.system_prompt})
+        middleware = (prompt,) if self.system_prompt else ()
+        return Profile(name, self.engine, self.description, config, self.engine_options, middleware=middleware)
 
 
 class _ProfileFile(BaseModel):

@@ -7,13 +7,13 @@
         TurnNotFoundError, ProfileNotFoundError, PauseNotFoundError, SessionAlreadyExistsError,
         IdempotencyKeyReusedError, SessionBusyError, RevisionMismatchError, NoActiveInferenceError,
         EmptyTurnError, TurnNotOpenedError, TurnNotClosedError, InferenceNotWaitingError,
-        ToolCallNotPendingError, CapabilityMissingError, LogReplacedError, CursorAheadError,
-        EventsCompactedError, QueueFullError, RateLimitedError, QuotaExceededError, TooManyWatchersError,
-        DrainingError, StoreUnavailableError, InternalError, CredentialsInvalidError, CredentialsExpiredError,
-        PermissionDeniedError
+        ToolCallNotPendingError, CapabilityMissingError, OverrideNotAllowedError, LogReplacedError,
+        CursorAheadError, EventsCompactedError, QueueFullError, RateLimitedError, QuotaExceededError,
+        TooManyWatchersError, DrainingError, StoreUnavailableError, InternalError, CredentialsInvalidError,
+        CredentialsExpiredError, PermissionDeniedError
       InferenceError    ends an accepted inference: its terminal event
         AttemptLostError, DeadlineExceededError, OutputTooLargeError, OutputInvalidError, ToolFailedError,
-        MiddlewareFailedError, StepAbortedError
+        MiddlewareFailedError, StepAbortedError, ToolsUnavailableError
         EngineError     an engine may raise these
           EngineOptionsInvalidError, EngineUnavailableError, EngineRateLimitedError, EngineRejectedError,
           EngineUnauthenticatedError, EngineStreamBrokenError, EngineStalledError, EngineFailedError,
@@ -288,6 +288,14 @@ class CapabilityMissingError(RequestError):
     template = "profile {profile} cannot do {capability}"
 
 
+class OverrideNotAllowedError(RequestError):
+    """The profile does not allow a request, or a session, to change this of it."""
+
+    code = Code.FAILED_PRECONDITION
+    keys = ("profile", "override")
+    template = "profile {profile} does not allow a change of {override}; leave it out, or use another profile"
+
+
 class LogReplacedError(RequestError):
     """The cursor belongs to another log: the session was deleted and created again, or the store was restored."""
 
@@ -524,3 +532,11 @@ class StepAbortedError(InferenceError):
     code = Code.ABORTED
     keys = ("pause",)
     template = "pause {pause} was released with abort"
+
+
+class ToolsUnavailableError(InferenceError):
+    """Tools that the profile promises could not be had."""
+
+    code = Code.UNAVAILABLE
+    keys = ("source",)
+    template = "the tools of {source} cannot be had"

@@ -182,6 +182,7 @@ class ToolsRequired:
 
     calls: tuple[ToolCall, ...] = ()
     approvals: tuple[ToolCall, ...] = ()
+    deadline_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ class Overrides:
     tools: tuple[Tool, ...] = ()
     output_schema: str = ""
     engine_options: str = ""
+    record_snapshots: bool = False
 
 
 @dataclass(frozen=True, slots=True)

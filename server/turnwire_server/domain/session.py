@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import IntEnum
+
+from turnwire_server.domain.inference import InferenceConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,22 @@ class SessionOrigin:
 
     session_id: str
     index: int
+
+
+class PauseAction(IntEnum):
+    """What to do with a pause. Numbers are those of the contract."""
+
+    CONTINUE = 1
+    STEP = 2
+    ABORT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StepMode:
+    """That the inferences of a session pause, for how long at most, and what happens then."""
+
+    deadline: timedelta = timedelta(seconds=30)
+    deadline_action: PauseAction = PauseAction.CONTINUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +59,8 @@ class Session:
     active: InferenceRef | None = None
     queued_count: int = 0
     origin: SessionOrigin | None = None
-    step_mode: bool = False
+    step_mode: StepMode | None = None
+    config: InferenceConfig = InferenceConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +73,7 @@ class NewSession:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     profile: str = ""
     ttl: timedelta | None = None
+    config: InferenceConfig = InferenceConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +84,4 @@ class SessionChange:
     labels: Mapping[str, str] | None = None
     metadata: Mapping[str, str] | None = None
     profile: str | None = None
+    config: InferenceConfig | None = None

@@ -145,6 +145,36 @@ class Turn:
     given_block_count: int = 0
 
 
+class SnapshotPhase(IntEnum):
+    """Where in the loop a snapshot was taken. Numbers are those of the contract."""
+
+    PRE_INFERENCE = 1
+    POST_INFERENCE = 2
+    POST_TOOLS = 3
+    FINAL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMark:
+    """That a turn had so many blocks, its parent's included, at some moment between the phases of its inference.
+
+    A turn only grows, so this is all that there is to keep of a snapshot. `iteration` counts engine calls from 1.
+    """
+
+    phase: SnapshotPhase
+    iteration: int
+    block_count: int
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSnapshot:
+    """A mark, and the turn with the blocks that it had then in the view DELTA, as far as they fit in a page."""
+
+    mark: SnapshotMark
+    turn: Turn
+
+
 # What the metadata of a turn may have in bytes, and its data, keys included; likewise the metadata of a session. It
 # keeps every response that shows them below 4 MiB.
 MAP_BYTES_MAX = 256 * 1024

@@ -216,7 +216,7 @@ class Attempt:
             session_id=self.claim.inference.session_id,
             inference_id=self.claim.inference.inference_id,
             iteration=iteration,
-            blocks=engine_view(blocks, self._profile.system_prompt),
+            blocks=engine_view(blocks, _system_prompt(self._profile)),
             config=config,
             tools=self.claim.overrides.tools,
             output_schema=self.claim.overrides.output_schema,
@@ -337,3 +337,8 @@ class Attempt:
         """Return how long the inference may still take, None for any time; 0 or less once its deadline has passed."""
         deadline = self.claim.inference.deadline_time
         return None if deadline is None else (deadline - self._ports.clock.now()).total_seconds()
+
+
+def _system_prompt(profile: Profile) -> str:
+    uses = [use for use in profile.middleware if use.name == "system_prompt"]
+    return str(uses[0].settings["text"]) if uses else ""

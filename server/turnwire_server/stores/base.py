@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from turnwire_server.domain.event import Chunk
+from turnwire_server.domain.event import Chunk, Outcome
 from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.domain.session import NewSession, Session, SessionChange
-from turnwire_server.domain.turn import Turn, TurnView
+from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
+from turnwire_server.domain.turn import SnapshotPhase, Turn, TurnSnapshot, TurnView
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.page import LogPage, Page, TurnPage
 from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
@@ -51,17 +51,36 @@ class Amendment:
 
     An effect that is given replaces the one that is there.
 
-    `is_released`: there is nothing more to wait for, so it goes back to the line, as the first.
+    `is_released`: there is nothing more to wait for, so it goes back to the line, as the first. `outcome`: it ends with
+    that instead.
     """
 
     checkpoint: bytes
     effects: tuple[Effect, ...] = ()
     events: tuple[bytes, ...] = ()
     is_released: bool = True
+    outcome: Outcome | None = None
 
 
 # Decides on a client's answer inside the store's transaction, as Decide does on a start.
 Amend = Callable[[Waiting], Amendment]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An inference that waits for its client, and has waited long enough."""
+
+    principal: str
+    inference_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A log whose events up to `through_sequence` may go: they are of inferences that ended long enough ago."""
+
+    principal: str
+    session_id: str
+    through_sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +185,59 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def amend(self, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
+    async def set_step_mode(self, principal: str, session_id: str, step_mode: StepMode | None, token: str) -> Session:
+        """Turn step mode on or off, without a new revision. `token`, minted by the caller, names the call.
+
+        Errors: SessionNotFoundError.
+        """
+        ...
+
+    async def fork_session(
+        self,
+        principal: str,
+        session_id: str,
+        index: int | None,
+        new: NewSession,
+        token: str,
+        idempotency: Idempotency | None,
+        check: Callable[[], object] | None = None,
+    ) -> tuple[Session, bool]:
+        """Create a session, as create_session does, that shares the turns of another one up to an index.
+
+        Nothing is copied, and the turns outlive the session that they come from. `index` None: the last one such that
+        all turns up to it are CLOSED.
+
+        Errors: those of create_session; SessionNotFoundError for the origin, TurnNotFoundError, TurnNotClosedError.
+        """
+        ...
+
+    async def amend(
+        self,
+        principal: str,
+        inference_id: str,
+        token: str,
+        decide: Amend,
+        idempotency: Idempotency | None = None,
+    ) -> Inference:
         """Take an answer to an inference that is WAITING_FOR_TOOLS or PAUSED. `token`, minted by the caller, names it.
 
-        Errors: InferenceNotFoundError, InferenceNotWaitingError, what `decide` raises.
+        With `idempotency` the gate comes first, before the state is looked at: a repeat changes nothing.
+
+        Errors: InferenceNotFoundError, IdempotencyKeyReusedError, InferenceNotWaitingError, what `decide` raises.
         """
+        ...
+
+    async def list_waiting(
+        self, principal: str, session_id: str, state: InferenceState, limit: int, after: int | None
+    ) -> Page[Waiting]:
+        """Return the inferences in a waiting state, of one session or of all for an empty session_id, the oldest first.
+
+        Errors: SessionNotFoundError.
+        """
+        ...
+
+    async def find_due(self, now: datetime, limit: int) -> tuple[Due, ...]:
+        """Return inferences that wait for their client and whose `Step.wake_time` has come, the longest due first."""
         ...
 
     async def register(self, owner: str) -> None:
@@ -252,7 +319,8 @@ class SessionStore(Protocol):
         """Do what time or a deletion has made due, as much as is quick; return if there is more.
 
         What has passed its deadline ends FAILED with DEADLINE_EXCEEDED; if it is RUNNING, its lease is revoked
-        OVERDUE_SECONDS after that, unless it is being recovered already. Idempotency keys are forgotten whose session
+        OVERDUE_SECONDS after that, unless it is being recovered already. Sessions are deleted whose expire_time has
+        come, unless an inference of them has not ended. Idempotency keys are forgotten whose session
         has been gone for long enough, and so are old tokens. What is left of deleted sessions is removed.
         """
         ...
@@ -292,6 +360,23 @@ class SessionStore(Protocol):
         It does nothing when the log begins there or later.
 
         Errors: SessionNotFoundError; ValueError beyond the head, or past an event of an inference that has not ended.
+        """
+        ...
+
+    async def find_retired(self, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+        """Return logs that begin with events of inferences that ended before a moment; how far such events reach.
+
+        They reach up to the first event of an inference that ended later, or that has not ended. A log is not returned
+        again before there is more to go.
+        """
+        ...
+
+    async def list_turn_snapshots(
+        self, principal: str, inference_id: str, phase: SnapshotPhase | None, limit: int, after: int | None
+    ) -> Page[TurnSnapshot]:
+        """Return the snapshots of an inference's turn, of one phase or of all, oldest first; bounded as in get_turn.
+
+        Errors: InferenceNotFoundError.
         """
         ...
 

@@ -7,10 +7,11 @@ a token that is valid again.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from turnwire_server.domain.event import Outcome
 from turnwire_server.domain.inference import Inference, InferenceState, Overrides, Usage
-from turnwire_server.domain.turn import Block
+from turnwire_server.domain.turn import Block, SnapshotMark
 
 
 class Fenced(Exception):  # noqa: N818 - the normal fate of an owner that was replaced, not an error of the contract
@@ -65,7 +66,8 @@ class Step:
     """A step to commit: the blocks that it adds to the turn, its usage, and the encoded events not appended yet.
 
     `number` is one more than the number of committed steps. `then` is RUNNING, or WAITING_FOR_TOOLS or PAUSED: those
-    release the lease, and the last of the events tells of it.
+    release the lease, and the last of the events tells of it; `wake_time` is when such a wait has lasted long enough.
+    `data` are all data of the turn from now on; None: as they were. `marks` are snapshots of the turn to keep.
     """
 
     number: int
@@ -75,17 +77,22 @@ class Step:
     events: tuple[bytes, ...] = ()
     checkpoint: bytes = b""
     then: InferenceState = InferenceState.RUNNING
+    wake_time: datetime | None = None
+    data: Mapping[str, str] | None = None
+    marks: tuple[SnapshotMark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an inference ends: the blocks and the usage since the last step, and the encoded events not appended yet."""
+    """How an inference ends: what it did since the last step, and the encoded events not appended yet; see Step."""
 
     outcome: Outcome
     usage: Usage = Usage()
     model: str = ""
     blocks: tuple[Block, ...] = ()
     events: tuple[bytes, ...] = ()
+    data: Mapping[str, str] | None = None
+    marks: tuple[SnapshotMark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,7 @@ def overrides_to_proto(overrides: Overrides) -> pb.Overrides:
         tools=map(tool.to_proto, overrides.tools),
         output_schema=overrides.output_schema,
         engine_options=overrides.engine_options,
+        record_snapshots=overrides.record_snapshots,
     )
 
 
@@ -126,7 +127,13 @@ def overrides_from_proto(message: pb.Overrides, path: str = "overrides") -> Over
     ]
     if violations:
         raise InvalidFieldError(*violations)
-    return Overrides(config_from_proto(message.config), tools, message.output_schema, message.engine_options)
+    return Overrides(
+        config_from_proto(message.config),
+        tools,
+        message.output_schema,
+        message.engine_options,
+        message.record_snapshots,
+    )
 
 
 def _tool_violations(path: str, tools: tuple[Tool, ...]) -> list[Violation]:

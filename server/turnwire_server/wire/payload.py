@@ -218,10 +218,14 @@ ARMS: tuple[Arm[Any, Any], ...] = (
         noun.ToolsRequired,
         pb.ToolsRequired,
         lambda p: pb.ToolsRequired(
-            calls=map(tool.call_to_proto, p.calls), approvals=map(tool.call_to_proto, p.approvals)
+            calls=map(tool.call_to_proto, p.calls),
+            approvals=map(tool.call_to_proto, p.approvals),
+            deadline_time=timestamp.optional_to_proto(p.deadline_time),
         ),
         lambda m: noun.ToolsRequired(
-            tuple(map(tool.call_from_proto, m.calls)), tuple(map(tool.call_from_proto, m.approvals))
+            tuple(map(tool.call_from_proto, m.calls)),
+            tuple(map(tool.call_from_proto, m.approvals)),
+            timestamp.from_proto(m.deadline_time) if m.HasField("deadline_time") else None,
         ),
     ),
     Arm(

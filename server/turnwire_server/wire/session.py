@@ -1,12 +1,15 @@
 """Sessions, to and from protobuf."""
 
 from turnwire.v1 import session_pb2 as pb
+from turnwire.v1.inference_pb2 import InferenceConfig as WireInferenceConfig
 from turnwire.v1.session_service_pb2 import UpdateSessionRequest
 from turnwire_server.domain.errors import InvalidFieldError, Violation
-from turnwire_server.domain.session import InferenceRef, NewSession, Session, SessionChange, SessionOrigin
+from turnwire_server.domain.inference import InferenceConfig
+from turnwire_server.domain.session import InferenceRef, NewSession, Session, SessionChange, SessionOrigin, StepMode
 from turnwire_server.wire import duration, json_text, timestamp
+from turnwire_server.wire.inference import config_from_proto, config_to_proto
 
-_CHANGEABLE = ("display_name", "labels", "metadata", "profile")
+_CHANGEABLE = ("display_name", "labels", "metadata", "profile", "config")
 
 
 def to_proto(session: Session) -> pb.Session:
@@ -28,7 +31,8 @@ def to_proto(session: Session) -> pb.Session:
         active=pb.InferenceRef(session_id=active.session_id, inference_id=active.inference_id) if active else None,
         queued_count=session.queued_count,
         origin=pb.SessionOrigin(session_id=origin.session_id, index=origin.index) if origin else None,
-        step_mode=session.step_mode,
+        step_mode=session.step_mode is not None,
+        config=optional_config_to_proto(session.config),
     )
 
 
@@ -51,8 +55,14 @@ def from_proto(message: pb.Session) -> Session:
         active=InferenceRef(active.session_id, active.inference_id) if message.HasField("active") else None,
         queued_count=message.queued_count,
         origin=SessionOrigin(origin.session_id, origin.index) if message.HasField("origin") else None,
-        step_mode=message.step_mode,
+        step_mode=StepMode() if message.step_mode else None,
+        config=config_from_proto(message.config),
     )
+
+
+def optional_config_to_proto(config: InferenceConfig) -> WireInferenceConfig | None:
+    """Return an InferenceConfig, None if nothing is set in it."""
+    return None if config == InferenceConfig() else config_to_proto(config)
 
 
 def new_session_to_proto(new: NewSession) -> pb.NewSession:
@@ -64,6 +74,7 @@ def new_session_to_proto(new: NewSession) -> pb.NewSession:
         metadata=new.metadata,
         profile=new.profile,
         ttl=None if new.ttl is None else duration.to_proto(new.ttl),
+        config=optional_config_to_proto(new.config),
     )
 
 
@@ -81,6 +92,7 @@ def new_session_from_proto(message: pb.NewSession, path: str) -> NewSession:
         metadata=dict(message.metadata),
         profile=message.profile,
         ttl=duration.from_proto(message.ttl) if message.HasField("ttl") else None,
+        config=config_from_proto(message.config),
     )
 
 
@@ -106,4 +118,5 @@ def change_from_proto(request: UpdateSessionRequest) -> SessionChange:
         labels=dict(session.labels) if "labels" in paths else None,
         metadata=dict(session.metadata) if "metadata" in paths else None,
         profile=session.profile if "profile" in paths else None,
+        config=config_from_proto(session.config) if "config" in paths else None,
     )

@@ -151,7 +151,7 @@ class Pause(_message.Message):
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     DEADLINE_ACTION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The identity of the pause, a UUIDv7."""
+    """The identity of the pause."""
     session_id: _builtins.str
     """The session."""
     inference_id: _builtins.str
@@ -314,7 +314,9 @@ class TurnSnapshot(_message.Message):
     """Counts the engine calls of the inference from 1."""
     @_builtins.property
     def turn(self) -> _turn_pb2.Turn:
-        """The turn as it was then, in the view DELTA."""
+        """The turn in the view DELTA, with the blocks that it had then; all else is as it is now. Blocks that would take the
+        response beyond its size are left out, and Turn.block_count tells how many there were.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

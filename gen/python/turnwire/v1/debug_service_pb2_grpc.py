@@ -71,7 +71,8 @@ class DebugServiceServicer(object):
 
     def SetStepMode(self, request, context):
         """Turns step mode of a session on or off. While it is on, inferences of the session pause after each engine call and after
-        each batch of tool calls. Turning it off releases a pause with CONTINUE.
+        each batch of tool calls, those that run already included. Turning it off releases a pause with CONTINUE. It is not a
+        change in the sense of Session.revision.
 
         Errors:
         - SESSION_NOT_FOUND  there is no such session.
@@ -92,7 +93,8 @@ class DebugServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReleasePause(self, request, context):
-        """Releases a pause. The reply means that the release is durable; debugger.resumed says that it happened.
+        """Releases a pause. The reply means that the release is durable; debugger.resumed says that it happened. A pause of an
+        inference that is cancelled or reaches its own deadline ends with it.
 
         Errors:
         - PAUSE_NOT_FOUND  there is no such pause, or not any more.
@@ -102,7 +104,9 @@ class DebugServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListTurnSnapshots(self, request, context):
-        """Lists the snapshots of a turn that were taken between the phases of its inference, the oldest first.
+        """Lists the snapshots of a turn that were taken between the phases of its inference, the oldest first. They are taken if
+        Overrides.record_snapshots asks for it, or the profile, and stay as long as the turn. Those of a step that was lost with
+        its attempt are not among them.
 
         Errors:
         - INFERENCE_NOT_FOUND  there is no such inference.

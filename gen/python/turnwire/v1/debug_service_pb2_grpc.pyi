@@ -40,7 +40,8 @@ class DebugServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DebugServiceAsyncStub: ...
     SetStepMode: _grpc.UnaryUnaryMultiCallable[_debug_service_pb2.SetStepModeRequest, _debug_service_pb2.SetStepModeResponse]
     """Turns step mode of a session on or off. While it is on, inferences of the session pause after each engine call and after
-    each batch of tool calls. Turning it off releases a pause with CONTINUE.
+    each batch of tool calls, those that run already included. Turning it off releases a pause with CONTINUE. It is not a
+    change in the sense of Session.revision.
 
     Errors:
       - SESSION_NOT_FOUND  there is no such session.
@@ -53,13 +54,16 @@ class DebugServiceStub:
       - INVALID_PAGE_TOKEN  the token belongs to another listing.
     """
     ReleasePause: _grpc.UnaryUnaryMultiCallable[_debug_service_pb2.ReleasePauseRequest, _debug_service_pb2.ReleasePauseResponse]
-    """Releases a pause. The reply means that the release is durable; debugger.resumed says that it happened.
+    """Releases a pause. The reply means that the release is durable; debugger.resumed says that it happened. A pause of an
+    inference that is cancelled or reaches its own deadline ends with it.
 
     Errors:
       - PAUSE_NOT_FOUND  there is no such pause, or not any more.
     """
     ListTurnSnapshots: _grpc.UnaryUnaryMultiCallable[_debug_service_pb2.ListTurnSnapshotsRequest, _debug_service_pb2.ListTurnSnapshotsResponse]
-    """Lists the snapshots of a turn that were taken between the phases of its inference, the oldest first.
+    """Lists the snapshots of a turn that were taken between the phases of its inference, the oldest first. They are taken if
+    Overrides.record_snapshots asks for it, or the profile, and stay as long as the turn. Those of a step that was lost with
+    its attempt are not among them.
 
     Errors:
       - INFERENCE_NOT_FOUND  there is no such inference.
@@ -78,7 +82,8 @@ class DebugServiceAsyncStub(DebugServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetStepMode: _aio.UnaryUnaryMultiCallable[_debug_service_pb2.SetStepModeRequest, _debug_service_pb2.SetStepModeResponse]  # type: ignore[assignment]
     """Turns step mode of a session on or off. While it is on, inferences of the session pause after each engine call and after
-    each batch of tool calls. Turning it off releases a pause with CONTINUE.
+    each batch of tool calls, those that run already included. Turning it off releases a pause with CONTINUE. It is not a
+    change in the sense of Session.revision.
 
     Errors:
       - SESSION_NOT_FOUND  there is no such session.
@@ -91,13 +96,16 @@ class DebugServiceAsyncStub(DebugServiceStub):
       - INVALID_PAGE_TOKEN  the token belongs to another listing.
     """
     ReleasePause: _aio.UnaryUnaryMultiCallable[_debug_service_pb2.ReleasePauseRequest, _debug_service_pb2.ReleasePauseResponse]  # type: ignore[assignment]
-    """Releases a pause. The reply means that the release is durable; debugger.resumed says that it happened.
+    """Releases a pause. The reply means that the release is durable; debugger.resumed says that it happened. A pause of an
+    inference that is cancelled or reaches its own deadline ends with it.
 
     Errors:
       - PAUSE_NOT_FOUND  there is no such pause, or not any more.
     """
     ListTurnSnapshots: _aio.UnaryUnaryMultiCallable[_debug_service_pb2.ListTurnSnapshotsRequest, _debug_service_pb2.ListTurnSnapshotsResponse]  # type: ignore[assignment]
-    """Lists the snapshots of a turn that were taken between the phases of its inference, the oldest first.
+    """Lists the snapshots of a turn that were taken between the phases of its inference, the oldest first. They are taken if
+    Overrides.record_snapshots asks for it, or the profile, and stay as long as the turn. Those of a step that was lost with
+    its attempt are not among them.
 
     Errors:
       - INFERENCE_NOT_FOUND  there is no such inference.
@@ -119,7 +127,8 @@ class DebugServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_debug_service_pb2.SetStepModeResponse, _abc.Awaitable[_debug_service_pb2.SetStepModeResponse]]:
         """Turns step mode of a session on or off. While it is on, inferences of the session pause after each engine call and after
-        each batch of tool calls. Turning it off releases a pause with CONTINUE.
+        each batch of tool calls, those that run already included. Turning it off releases a pause with CONTINUE. It is not a
+        change in the sense of Session.revision.
 
         Errors:
           - SESSION_NOT_FOUND  there is no such session.
@@ -144,7 +153,8 @@ class DebugServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _debug_service_pb2.ReleasePauseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_debug_service_pb2.ReleasePauseResponse, _abc.Awaitable[_debug_service_pb2.ReleasePauseResponse]]:
-        """Releases a pause. The reply means that the release is durable; debugger.resumed says that it happened.
+        """Releases a pause. The reply means that the release is durable; debugger.resumed says that it happened. A pause of an
+        inference that is cancelled or reaches its own deadline ends with it.
 
         Errors:
           - PAUSE_NOT_FOUND  there is no such pause, or not any more.
@@ -156,7 +166,9 @@ class DebugServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _debug_service_pb2.ListTurnSnapshotsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_debug_service_pb2.ListTurnSnapshotsResponse, _abc.Awaitable[_debug_service_pb2.ListTurnSnapshotsResponse]]:
-        """Lists the snapshots of a turn that were taken between the phases of its inference, the oldest first.
+        """Lists the snapshots of a turn that were taken between the phases of its inference, the oldest first. They are taken if
+        Overrides.record_snapshots asks for it, or the profile, and stay as long as the turn. Those of a step that was lost with
+        its attempt are not among them.
 
         Errors:
           - INFERENCE_NOT_FOUND  there is no such inference.

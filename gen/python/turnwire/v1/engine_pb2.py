@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from turnwire.v1 import inference_pb2 as turnwire_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18turnwire/v1/engine.proto\x12\x0bturnwire.v1\x1a\x1bturnwire/v1/inference.proto\"}\n\x06\x45ngine\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12=\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x19.turnwire.v1.CapabilitiesR\x0c\x63\x61pabilities\"\xbb\x02\n\x07Profile\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\x04R\x07version\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x16\n\x06\x65ngine\x18\x04 \x01(\tR\x06\x65ngine\x12\x34\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x1c.turnwire.v1.InferenceConfigR\x06\x63onfig\x12=\n\x0c\x63\x61pabilities\x18\x06 \x01(\x0b\x32\x19.turnwire.v1.CapabilitiesR\x0c\x63\x61pabilities\x12\x1e\n\nmiddleware\x18\x07 \x03(\tR\nmiddleware\x12\x14\n\x05tools\x18\x08 \x03(\tR\x05tools\x12\x1d\n\nis_default\x18\t \x01(\x08R\tisDefault\"\xa5\x01\n\x0c\x43\x61pabilities\x12\x1c\n\tstreaming\x18\x01 \x01(\x08R\tstreaming\x12\x14\n\x05tools\x18\x02 \x01(\x08R\x05tools\x12+\n\x11structured_output\x18\x03 \x01(\x08R\x10structuredOutput\x12\x16\n\x06images\x18\x04 \x01(\x08R\x06images\x12\x1c\n\treasoning\x18\x05 \x01(\x08R\treasoningb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18turnwire/v1/engine.proto\x12\x0bturnwire.v1\x1a\x1bturnwire/v1/inference.proto\"}\n\x06\x45ngine\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x64\x65scription\x18\x02 \x01(\tR\x0b\x64\x65scription\x12=\n\x0c\x63\x61pabilities\x18\x03 \x01(\x0b\x32\x19.turnwire.v1.CapabilitiesR\x0c\x63\x61pabilities\"\xab\x03\n\x07Profile\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07version\x18\x02 \x01(\x04R\x07version\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\x12\x16\n\x06\x65ngine\x18\x04 \x01(\tR\x06\x65ngine\x12\x34\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x1c.turnwire.v1.InferenceConfigR\x06\x63onfig\x12=\n\x0c\x63\x61pabilities\x18\x06 \x01(\x0b\x32\x19.turnwire.v1.CapabilitiesR\x0c\x63\x61pabilities\x12\x1e\n\nmiddleware\x18\x07 \x03(\tR\nmiddleware\x12\x14\n\x05tools\x18\x08 \x03(\tR\x05tools\x12\x1d\n\nis_default\x18\t \x01(\x08R\tisDefault\x12\x34\n\x07lineage\x18\n \x03(\x0b\x32\x1a.turnwire.v1.ProfileSourceR\x07lineage\x12\x1a\n\x08settings\x18\x0b \x01(\tR\x08settings\x12\x1c\n\toverrides\x18\x0c \x03(\tR\toverrides\"[\n\rProfileSource\x12\x18\n\x07profile\x18\x01 \x01(\tR\x07profile\x12\x18\n\x07version\x18\x02 \x01(\x04R\x07version\x12\x16\n\x06source\x18\x03 \x01(\tR\x06source\"\xa5\x01\n\x0c\x43\x61pabilities\x12\x1c\n\tstreaming\x18\x01 \x01(\x08R\tstreaming\x12\x14\n\x05tools\x18\x02 \x01(\x08R\x05tools\x12+\n\x11structured_output\x18\x03 \x01(\x08R\x10structuredOutput\x12\x16\n\x06images\x18\x04 \x01(\x08R\x06images\x12\x1c\n\treasoning\x18\x05 \x01(\x08R\treasoningb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENGINE']._serialized_start=70
   _globals['_ENGINE']._serialized_end=195
   _globals['_PROFILE']._serialized_start=198
-  _globals['_PROFILE']._serialized_end=513
-  _globals['_CAPABILITIES']._serialized_start=516
-  _globals['_CAPABILITIES']._serialized_end=681
+  _globals['_PROFILE']._serialized_end=625
+  _globals['_PROFILESOURCE']._serialized_start=627
+  _globals['_PROFILESOURCE']._serialized_end=718
+  _globals['_CAPABILITIES']._serialized_start=721
+  _globals['_CAPABILITIES']._serialized_end=886
 # @@protoc_insertion_point(module_scope)

@@ -66,16 +66,21 @@ class Profile(_message.Message):
     MIDDLEWARE_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     IS_DEFAULT_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that StartInference refers to."""
     version: _builtins.int
-    """Rises whenever the configuration changes."""
+    """What the author of the profile counts it by; 1 when nothing is said."""
     description: _builtins.str
     """What it is for, for people."""
     engine: _builtins.str
     """The engine that it uses."""
     is_default: _builtins.bool
     """Whether it is the one that is used when nobody names one."""
+    settings: _builtins.str
+    """Everything that is in effect, resolved, as one JSON object. What could be a secret is shown as `***`."""
     @_builtins.property
     def config(self) -> _inference_pb2.InferenceConfig:
         """The configuration of engine calls. Credentials are never shown."""
@@ -90,7 +95,17 @@ class Profile(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of the tools that it offers."""
+        """The names of the tools that it offers, as far as they are known: those of a server of tools are not before it was asked."""
+
+    @_builtins.property
+    def lineage(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfileSource]:
+        """The profiles that it was made of, the first one first, itself last."""
+
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a request or a session may change of it: `model`, `config`, `tools`, `output_schema`, `engine_options`,
+        `record_snapshots`. Another change is OVERRIDE_NOT_ALLOWED.
+        """
 
     def __init__(
         self,
@@ -104,14 +119,47 @@ class Profile(_message.Message):
         middleware: _abc.Iterable[_builtins.str] | None = ...,
         tools: _abc.Iterable[_builtins.str] | None = ...,
         is_default: _builtins.bool = ...,
+        lineage: _abc.Iterable[Global___ProfileSource] | None = ...,
+        settings: _builtins.str = ...,
+        overrides: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "config", b"config", "description", b"description", "engine", b"engine", "is_default", b"is_default", "middleware", b"middleware", "name", b"name", "tools", b"tools", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "config", b"config", "description", b"description", "engine", b"engine", "is_default", b"is_default", "lineage", b"lineage", "middleware", b"middleware", "name", b"name", "overrides", b"overrides", "settings", b"settings", "tools", b"tools", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
+
+@_typing.final
+class ProfileSource(_message.Message):
+    """One profile that another one was made of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROFILE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    profile: _builtins.str
+    """Its name."""
+    version: _builtins.int
+    """Its version."""
+    source: _builtins.str
+    """Where it was read from, such as the name of a file; `built-in` for the server's own."""
+    def __init__(
+        self,
+        *,
+        profile: _builtins.str = ...,
+        version: _builtins.int = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profile", b"profile", "source", b"source", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProfileSource: _TypeAlias = ProfileSource  # noqa: Y015
 
 @_typing.final
 class Capabilities(_message.Message):

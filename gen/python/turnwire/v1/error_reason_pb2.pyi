@@ -182,6 +182,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
     Metadata: profile, capability.
     """
+    ERROR_REASON_OVERRIDE_NOT_ALLOWED: _ErrorReason.ValueType  # 39
+    """The profile does not allow a request, or a session, to change this of it. `override` names it.
+
+    Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
+    Metadata: profile, override.
+    """
     ERROR_REASON_LOG_REPLACED: _ErrorReason.ValueType  # 40
     """The cursor belongs to another log: the session was deleted and created again, or the store was restored. `log`
     is the present one; start from the beginning.
@@ -359,6 +365,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Code: ABORTED.  Definite: yes.  Retry: no.
     Metadata: pause.
     """
+    ERROR_REASON_TOOLS_UNAVAILABLE: _ErrorReason.ValueType  # 116
+    """Tools that the profile promises could not be had: a server of tools does not answer, or a request names a tool of
+    the profile that is not there. `source` names it.
+
+    Code: UNAVAILABLE.  Definite: yes.  Retry: new inference.
+    Metadata: source.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Every reason there is."""
@@ -499,6 +512,12 @@ ERROR_REASON_CAPABILITY_MISSING: ErrorReason.ValueType  # 38
 
 Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
 Metadata: profile, capability.
+"""
+ERROR_REASON_OVERRIDE_NOT_ALLOWED: ErrorReason.ValueType  # 39
+"""The profile does not allow a request, or a session, to change this of it. `override` names it.
+
+Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
+Metadata: profile, override.
 """
 ERROR_REASON_LOG_REPLACED: ErrorReason.ValueType  # 40
 """The cursor belongs to another log: the session was deleted and created again, or the store was restored. `log`
@@ -676,6 +695,13 @@ ERROR_REASON_STEP_ABORTED: ErrorReason.ValueType  # 115
 
 Code: ABORTED.  Definite: yes.  Retry: no.
 Metadata: pause.
+"""
+ERROR_REASON_TOOLS_UNAVAILABLE: ErrorReason.ValueType  # 116
+"""Tools that the profile promises could not be had: a server of tools does not answer, or a request names a tool of
+the profile that is not there. `source` names it.
+
+Code: UNAVAILABLE.  Definite: yes.  Retry: new inference.
+Metadata: source.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

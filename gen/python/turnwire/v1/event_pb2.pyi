@@ -176,7 +176,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def tool_result(self) -> Global___ToolResult:
-        """A tool call was answered. Entity: the tool call."""
+        """A tool call was answered: executed, refused, denied, timed out or interrupted. Entity: the tool call."""
 
     @_builtins.property
     def tool_done(self) -> Global___ToolDone:
@@ -844,12 +844,13 @@ Global___ToolDone: _TypeAlias = ToolDone  # noqa: Y015
 
 @_typing.final
 class ToolsRequired(_message.Message):
-    """The client has to answer tool calls."""
+    """The client has to answer tool calls. It comes again when an approval leaves the client with more to do."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CALLS_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
+    DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.ToolCall]:
         """The calls that wait for a result of the client, without their args: those came with tool.call."""
@@ -858,15 +859,20 @@ class ToolsRequired(_message.Message):
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.ToolCall]:
         """The calls that wait for approval, without their args."""
 
+    @_builtins.property
+    def deadline_time(self) -> _timestamp_pb2.Timestamp:
+        """When the calls that have no answer get the ToolError `timeout`, and the inference goes on. Absent: never."""
+
     def __init__(
         self,
         *,
         calls: _abc.Iterable[_tool_pb2.ToolCall] | None = ...,
         approvals: _abc.Iterable[_tool_pb2.ToolCall] | None = ...,
+        deadline_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "calls", b"calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "calls", b"calls", "deadline_time", b"deadline_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

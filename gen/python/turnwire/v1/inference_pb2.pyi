@@ -94,7 +94,7 @@ class _FinishClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishCla
     FINISH_CLASS_MAX_ITERATIONS: _FinishClass.ValueType  # 3
     """The tool loop was cut at iterations_max."""
     FINISH_CLASS_TOOL_CALLS_PENDING: _FinishClass.ValueType  # 4
-    """The model asked for tools and nobody was there to execute them; the calls are the last blocks of the turn."""
+    """The model asked for tools although none were offered to it; the calls are among the last blocks of the turn."""
     FINISH_CLASS_INTERRUPTED: _FinishClass.ValueType  # 5
     """A cancel ended it."""
     FINISH_CLASS_ERROR: _FinishClass.ValueType  # 6
@@ -114,7 +114,7 @@ FINISH_CLASS_MAX_TOKENS: FinishClass.ValueType  # 2
 FINISH_CLASS_MAX_ITERATIONS: FinishClass.ValueType  # 3
 """The tool loop was cut at iterations_max."""
 FINISH_CLASS_TOOL_CALLS_PENDING: FinishClass.ValueType  # 4
-"""The model asked for tools and nobody was there to execute them; the calls are the last blocks of the turn."""
+"""The model asked for tools although none were offered to it; the calls are among the last blocks of the turn."""
 FINISH_CLASS_INTERRUPTED: FinishClass.ValueType  # 5
 """A cancel ended it."""
 FINISH_CLASS_ERROR: FinishClass.ValueType  # 6
@@ -134,9 +134,13 @@ class _ConflictPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Confli
     CONFLICT_POLICY_ENQUEUE: _ConflictPolicy.ValueType  # 2
     """The new inference is put last in the session's bounded line; refused with QUEUE_FULL when the line is full."""
     CONFLICT_POLICY_INTERRUPT: _ConflictPolicy.ValueType  # 3
-    """A cancel of the active inference is requested, and the new one is put first in line, in one transaction."""
+    """A cancel of the active inference is requested, or of the first one in line when none is active, and the new one is put
+    first in line, in one transaction. The others stay. The line is bounded as with ENQUEUE.
+    """
     CONFLICT_POLICY_ROLLBACK: _ConflictPolicy.ValueType  # 4
-    """As INTERRUPT, and the new turn is built on the parent of the turn that it displaces. Effects of tools are not undone."""
+    """As INTERRUPT, and the new turn is built on the parent of the turn that it displaces, unless it names one. Effects of
+    tools are not undone.
+    """
 
 class ConflictPolicy(_ConflictPolicy, metaclass=_ConflictPolicyEnumTypeWrapper):
     """What happens when a session already has an inference that has not ended."""
@@ -148,9 +152,13 @@ CONFLICT_POLICY_REJECT: ConflictPolicy.ValueType  # 1
 CONFLICT_POLICY_ENQUEUE: ConflictPolicy.ValueType  # 2
 """The new inference is put last in the session's bounded line; refused with QUEUE_FULL when the line is full."""
 CONFLICT_POLICY_INTERRUPT: ConflictPolicy.ValueType  # 3
-"""A cancel of the active inference is requested, and the new one is put first in line, in one transaction."""
+"""A cancel of the active inference is requested, or of the first one in line when none is active, and the new one is put
+first in line, in one transaction. The others stay. The line is bounded as with ENQUEUE.
+"""
 CONFLICT_POLICY_ROLLBACK: ConflictPolicy.ValueType  # 4
-"""As INTERRUPT, and the new turn is built on the parent of the turn that it displaces. Effects of tools are not undone."""
+"""As INTERRUPT, and the new turn is built on the parent of the turn that it displaces, unless it names one. Effects of
+tools are not undone.
+"""
 Global___ConflictPolicy: _TypeAlias = ConflictPolicy  # noqa: Y015
 
 class _WaitUntil:
@@ -260,7 +268,7 @@ class Inference(_message.Message):
 
     @_builtins.property
     def config(self) -> Global___InferenceConfig:
-        """The configuration in effect: the profile's with the request's overrides applied."""
+        """The configuration in effect, field by field: the request's overrides, else the session's, else the profile's."""
 
     @_builtins.property
     def error(self) -> _error_reason_pb2.Error:
@@ -369,10 +377,14 @@ class InferenceConfig(_message.Message):
     reasoning_effort: _builtins.str
     """How much the model should reason: `none`, `low`, `medium` or `high`. Empty: the engine's default."""
     iterations_max: _builtins.int
-    """The most engine calls of the tool loop, 1 to 100. Not set: the profile's, or 20."""
+    """The most engine calls of the tool loop, 1 to 100. Not set: the profile's, or 20. The tools that the last one asks for
+    are executed before the inference ends with MAX_ITERATIONS.
+    """
     tool_choice: _builtins.str
-    """Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`. A name that is not
-    offered is the engine's to refuse.
+    """Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`. `required` and a name
+    are for the first engine call of the inference; the calls after it are as with `auto`, so that the model can answer. A
+    call that the choice does not allow is refused with a ToolError `not_allowed`. A name that is not offered is the
+    engine's to refuse.
     """
     parallel_tool_calls: _builtins.bool
     """Whether the model may make several tool calls in one go."""
@@ -427,7 +439,7 @@ Global___InferenceConfig: _TypeAlias = InferenceConfig  # noqa: Y015
 
 @_typing.final
 class Overrides(_message.Message):
-    """What one StartInference changes of its profile, for this inference only."""
+    """What one StartInference changes of its profile, for this inference only. A profile MAY allow only some of it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -435,12 +447,19 @@ class Overrides(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     OUTPUT_SCHEMA_FIELD_NUMBER: _builtins.int
     ENGINE_OPTIONS_FIELD_NUMBER: _builtins.int
+    RECORD_SNAPSHOTS_FIELD_NUMBER: _builtins.int
     output_schema: _builtins.str
-    """The JSON Schema (draft 2020-12) that the final text has to satisfy, as JSON text. Empty: free text."""
+    """The JSON Schema (draft 2020-12) that the final text has to satisfy, as JSON text. Empty: free text. It is passed to the
+    provider where that can hold its model to it, and the text of the last engine call is validated in any case. A text
+    that does not satisfy it is sent back to the model with what is wrong with it, as often as the profile says; then the
+    inference ends with OUTPUT_INVALID, and the text stays in the turn. A reference to another document is INVALID_FIELD.
+    """
     engine_options: _builtins.str
     """Options that only the profile's engine understands, as one JSON object. Empty: none. The scripted engine takes a
     turnwire.testing.v1.Script in ProtoJSON under the key `script`.
     """
+    record_snapshots: _builtins.bool
+    """Whether the turn is recorded between the phases of the inference; see DebugService.ListTurnSnapshots."""
     @_builtins.property
     def config(self) -> Global___InferenceConfig:
         """Engine call configuration."""
@@ -456,10 +475,11 @@ class Overrides(_message.Message):
         tools: _abc.Iterable[_tool_pb2.Tool] | None = ...,
         output_schema: _builtins.str = ...,
         engine_options: _builtins.str = ...,
+        record_snapshots: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "engine_options", b"engine_options", "output_schema", b"output_schema", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "engine_options", b"engine_options", "output_schema", b"output_schema", "record_snapshots", b"record_snapshots", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -124,6 +124,7 @@ class InferenceServiceServicer(object):
         - EMPTY_TURN              there is no input and nothing to continue from.
         - UNKNOWN_BLOCK_KIND      a block has no kind that the server knows.
         - CAPABILITY_MISSING      the profile's engine cannot do what the request needs.
+        - OVERRIDE_NOT_ALLOWED    the profile does not allow what the request or the session changes.
         - QUOTA_EXCEEDED          the principal has as many inferences as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -272,9 +273,12 @@ class InferenceServiceServicer(object):
 
     def SubmitToolResults(self, request, context):
         """Answers tool calls of an inference that is WAITING_FOR_TOOLS. A part of the pending calls MAY be answered; the inference
-        goes on once all are.
+        goes on once all are. The calls that wait are those of the newest tools.required. Answers to all of them are taken in
+        one step: each that is refused refuses the others.
 
-        Idempotent by idempotency_key. Unknown or settled calls are refused with the list of them; nothing is recorded then.
+        Idempotent by idempotency_key: a repeat returns the inference as it is now, also after it has gone on or ended. Calls
+        that are unknown, settled, or wait for an answer of the other kind are refused with the list of them; nothing is
+        recorded then.
 
         Errors:
         - INFERENCE_NOT_FOUND     there is no such inference.

@@ -69,6 +69,7 @@ class InferenceServiceStub:
       - EMPTY_TURN              there is no input and nothing to continue from.
       - UNKNOWN_BLOCK_KIND      a block has no kind that the server knows.
       - CAPABILITY_MISSING      the profile's engine cannot do what the request needs.
+      - OVERRIDE_NOT_ALLOWED    the profile does not allow what the request or the session changes.
       - QUOTA_EXCEEDED          the principal has as many inferences as it may.
     """
     Wait: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.WaitRequest, _inference_service_pb2.WaitResponse]
@@ -189,9 +190,12 @@ class InferenceServiceStub:
     """
     SubmitToolResults: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.SubmitToolResultsRequest, _inference_service_pb2.SubmitToolResultsResponse]
     """Answers tool calls of an inference that is WAITING_FOR_TOOLS. A part of the pending calls MAY be answered; the inference
-    goes on once all are.
+    goes on once all are. The calls that wait are those of the newest tools.required. Answers to all of them are taken in
+    one step: each that is refused refuses the others.
 
-    Idempotent by idempotency_key. Unknown or settled calls are refused with the list of them; nothing is recorded then.
+    Idempotent by idempotency_key: a repeat returns the inference as it is now, also after it has gone on or ended. Calls
+    that are unknown, settled, or wait for an answer of the other kind are refused with the list of them; nothing is
+    recorded then.
 
     Errors:
       - INFERENCE_NOT_FOUND     there is no such inference.
@@ -241,6 +245,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
       - EMPTY_TURN              there is no input and nothing to continue from.
       - UNKNOWN_BLOCK_KIND      a block has no kind that the server knows.
       - CAPABILITY_MISSING      the profile's engine cannot do what the request needs.
+      - OVERRIDE_NOT_ALLOWED    the profile does not allow what the request or the session changes.
       - QUOTA_EXCEEDED          the principal has as many inferences as it may.
     """
     Wait: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.WaitRequest, _inference_service_pb2.WaitResponse]  # type: ignore[assignment]
@@ -361,9 +366,12 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """
     SubmitToolResults: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.SubmitToolResultsRequest, _inference_service_pb2.SubmitToolResultsResponse]  # type: ignore[assignment]
     """Answers tool calls of an inference that is WAITING_FOR_TOOLS. A part of the pending calls MAY be answered; the inference
-    goes on once all are.
+    goes on once all are. The calls that wait are those of the newest tools.required. Answers to all of them are taken in
+    one step: each that is refused refuses the others.
 
-    Idempotent by idempotency_key. Unknown or settled calls are refused with the list of them; nothing is recorded then.
+    Idempotent by idempotency_key: a repeat returns the inference as it is now, also after it has gone on or ended. Calls
+    that are unknown, settled, or wait for an answer of the other kind are refused with the list of them; nothing is
+    recorded then.
 
     Errors:
       - INFERENCE_NOT_FOUND     there is no such inference.
@@ -416,6 +424,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
           - EMPTY_TURN              there is no input and nothing to continue from.
           - UNKNOWN_BLOCK_KIND      a block has no kind that the server knows.
           - CAPABILITY_MISSING      the profile's engine cannot do what the request needs.
+          - OVERRIDE_NOT_ALLOWED    the profile does not allow what the request or the session changes.
           - QUOTA_EXCEEDED          the principal has as many inferences as it may.
         """
 
@@ -578,9 +587,12 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.SubmitToolResultsResponse, _abc.Awaitable[_inference_service_pb2.SubmitToolResultsResponse]]:
         """Answers tool calls of an inference that is WAITING_FOR_TOOLS. A part of the pending calls MAY be answered; the inference
-        goes on once all are.
+        goes on once all are. The calls that wait are those of the newest tools.required. Answers to all of them are taken in
+        one step: each that is refused refuses the others.
 
-        Idempotent by idempotency_key. Unknown or settled calls are refused with the list of them; nothing is recorded then.
+        Idempotent by idempotency_key: a repeat returns the inference as it is now, also after it has gone on or ended. Calls
+        that are unknown, settled, or wait for an answer of the other kind are refused with the list of them; nothing is
+        recorded then.
 
         Errors:
           - INFERENCE_NOT_FOUND     there is no such inference.

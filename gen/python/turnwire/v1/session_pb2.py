@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from turnwire.v1 import inference_pb2 as turnwire_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19turnwire/v1/session.proto\x12\x0bturnwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x06\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tR\x0b\x64isplayName\x12\x38\n\x06labels\x18\x03 \x03(\x0b\x32 .turnwire.v1.Session.LabelsEntryR\x06labels\x12>\n\x08metadata\x18\x04 \x03(\x0b\x32\".turnwire.v1.Session.MetadataEntryR\x08metadata\x12\x18\n\x07profile\x18\x05 \x01(\tR\x07profile\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x1a\n\x08revision\x18\t \x01(\x04R\x08revision\x12\x1d\n\nturn_count\x18\n \x01(\rR\tturnCount\x12#\n\rhead_sequence\x18\x0b \x01(\x04R\x0cheadSequence\x12\x10\n\x03log\x18\x0c \x01(\tR\x03log\x12\x31\n\x06\x61\x63tive\x18\r \x01(\x0b\x32\x19.turnwire.v1.InferenceRefR\x06\x61\x63tive\x12!\n\x0cqueued_count\x18\x0e \x01(\rR\x0bqueuedCount\x12\x32\n\x06origin\x18\x0f \x01(\x0b\x32\x1a.turnwire.v1.SessionOriginR\x06origin\x12\x1b\n\tstep_mode\x18\x10 \x01(\x08R\x08stepMode\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"P\n\x0cInferenceRef\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12!\n\x0cinference_id\x18\x02 \x01(\tR\x0binferenceId\"D\n\rSessionOrigin\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05index\x18\x02 \x01(\rR\x05index\"\xa2\x04\n\nNewSession\x12\x41\n\nsession_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64isplayName\x12i\n\x06labels\x18\x03 \x03(\x0b\x32#.turnwire.v1.NewSession.LabelsEntryB,\xbaH)\x9a\x01&\x10@\"\x1br\x19\x32\x17^[A-Za-z0-9._/-]{1,63}$*\x05r\x03(\x80\x02R\x06labels\x12\\\n\x08metadata\x18\x04 \x03(\x0b\x32%.turnwire.v1.NewSession.MetadataEntryB\x19\xbaH\x16\x9a\x01\x13\x10@\"\x07r\x05\x10\x01\x18\x80\x01*\x06r\x04(\x80\x80\x04R\x08metadata\x12\"\n\x07profile\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07profile\x12?\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x06\x08\xc0\x9d\xbd\x96\x01\x32\x02\x08\x01R\x03ttl\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19turnwire/v1/session.proto\x12\x0bturnwire.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bturnwire/v1/inference.proto\"\xdd\x06\n\x07Session\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12!\n\x0c\x64isplay_name\x18\x02 \x01(\tR\x0b\x64isplayName\x12\x38\n\x06labels\x18\x03 \x03(\x0b\x32 .turnwire.v1.Session.LabelsEntryR\x06labels\x12>\n\x08metadata\x18\x04 \x03(\x0b\x32\".turnwire.v1.Session.MetadataEntryR\x08metadata\x12\x18\n\x07profile\x18\x05 \x01(\tR\x07profile\x12;\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x1a\n\x08revision\x18\t \x01(\x04R\x08revision\x12\x1d\n\nturn_count\x18\n \x01(\rR\tturnCount\x12#\n\rhead_sequence\x18\x0b \x01(\x04R\x0cheadSequence\x12\x10\n\x03log\x18\x0c \x01(\tR\x03log\x12\x31\n\x06\x61\x63tive\x18\r \x01(\x0b\x32\x19.turnwire.v1.InferenceRefR\x06\x61\x63tive\x12!\n\x0cqueued_count\x18\x0e \x01(\rR\x0bqueuedCount\x12\x32\n\x06origin\x18\x0f \x01(\x0b\x32\x1a.turnwire.v1.SessionOriginR\x06origin\x12\x1b\n\tstep_mode\x18\x10 \x01(\x08R\x08stepMode\x12\x34\n\x06\x63onfig\x18\x11 \x01(\x0b\x32\x1c.turnwire.v1.InferenceConfigR\x06\x63onfig\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"P\n\x0cInferenceRef\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12!\n\x0cinference_id\x18\x02 \x01(\tR\x0binferenceId\"D\n\rSessionOrigin\x12\x1d\n\nsession_id\x18\x01 \x01(\tR\tsessionId\x12\x14\n\x05index\x18\x02 \x01(\rR\x05index\"\xd8\x04\n\nNewSession\x12\x41\n\nsession_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64isplayName\x12i\n\x06labels\x18\x03 \x03(\x0b\x32#.turnwire.v1.NewSession.LabelsEntryB,\xbaH)\x9a\x01&\x10@\"\x1br\x19\x32\x17^[A-Za-z0-9._/-]{1,63}$*\x05r\x03(\x80\x02R\x06labels\x12\\\n\x08metadata\x18\x04 \x03(\x0b\x32%.turnwire.v1.NewSession.MetadataEntryB\x19\xbaH\x16\x9a\x01\x13\x10@\"\x07r\x05\x10\x01\x18\x80\x01*\x06r\x04(\x80\x80\x04R\x08metadata\x12\"\n\x07profile\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07profile\x12?\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x06\x08\xc0\x9d\xbd\x96\x01\x32\x02\x08\x01R\x03ttl\x12\x34\n\x06\x63onfig\x18\x07 \x01(\x0b\x32\x1c.turnwire.v1.InferenceConfigR\x06\x63onfig\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,20 +54,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEWSESSION'].fields_by_name['profile']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_NEWSESSION'].fields_by_name['ttl']._loaded_options = None
   _globals['_NEWSESSION'].fields_by_name['ttl']._serialized_options = b'\272H\017\252\001\014\"\006\010\300\235\275\226\0012\002\010\001'
-  _globals['_SESSION']._serialized_start=108
-  _globals['_SESSION']._serialized_end=915
-  _globals['_SESSION_LABELSENTRY']._serialized_start=797
-  _globals['_SESSION_LABELSENTRY']._serialized_end=854
-  _globals['_SESSION_METADATAENTRY']._serialized_start=856
-  _globals['_SESSION_METADATAENTRY']._serialized_end=915
-  _globals['_INFERENCEREF']._serialized_start=917
-  _globals['_INFERENCEREF']._serialized_end=997
-  _globals['_SESSIONORIGIN']._serialized_start=999
-  _globals['_SESSIONORIGIN']._serialized_end=1067
-  _globals['_NEWSESSION']._serialized_start=1070
-  _globals['_NEWSESSION']._serialized_end=1616
-  _globals['_NEWSESSION_LABELSENTRY']._serialized_start=797
-  _globals['_NEWSESSION_LABELSENTRY']._serialized_end=854
-  _globals['_NEWSESSION_METADATAENTRY']._serialized_start=856
-  _globals['_NEWSESSION_METADATAENTRY']._serialized_end=915
+  _globals['_SESSION']._serialized_start=137
+  _globals['_SESSION']._serialized_end=998
+  _globals['_SESSION_LABELSENTRY']._serialized_start=880
+  _globals['_SESSION_LABELSENTRY']._serialized_end=937
+  _globals['_SESSION_METADATAENTRY']._serialized_start=939
+  _globals['_SESSION_METADATAENTRY']._serialized_end=998
+  _globals['_INFERENCEREF']._serialized_start=1000
+  _globals['_INFERENCEREF']._serialized_end=1080
+  _globals['_SESSIONORIGIN']._serialized_start=1082
+  _globals['_SESSIONORIGIN']._serialized_end=1150
+  _globals['_NEWSESSION']._serialized_start=1153
+  _globals['_NEWSESSION']._serialized_end=1753
+  _globals['_NEWSESSION_LABELSENTRY']._serialized_start=880
+  _globals['_NEWSESSION_LABELSENTRY']._serialized_end=937
+  _globals['_NEWSESSION_METADATAENTRY']._serialized_start=939
+  _globals['_NEWSESSION_METADATAENTRY']._serialized_end=998
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from turnwire.v1 import inference_pb2 as _inference_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -82,6 +83,7 @@ class Session(_message.Message):
     QUEUED_COUNT_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     STEP_MODE_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The identity of the session: 1 to 128 characters of `[A-Za-z0-9._:-]`. Either chosen by the client at creation or a
     UUIDv7 minted by the server. It never changes. A session that was deleted MAY be created again under the same
@@ -128,7 +130,9 @@ class Session(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the session will be deleted by itself. Absent: never."""
+        """When the session will be deleted by itself, as by DeleteSession, if no inference of it is unfinished then; else it is
+        deleted `ttl` after the last one has ended. Absent: never.
+        """
 
     @_builtins.property
     def active(self) -> Global___InferenceRef:
@@ -139,6 +143,12 @@ class Session(_message.Message):
     @_builtins.property
     def origin(self) -> Global___SessionOrigin:
         """Where the session was forked from. Absent for a session that was not made by ForkSession."""
+
+    @_builtins.property
+    def config(self) -> _inference_pb2.InferenceConfig:
+        """Laid over the profile's configuration for every inference of this session that starts from now on, below what its
+        StartInference sets. Absent: nothing is.
+        """
 
     def __init__(
         self,
@@ -159,10 +169,11 @@ class Session(_message.Message):
         queued_count: _builtins.int = ...,
         origin: Global___SessionOrigin | None = ...,
         step_mode: _builtins.bool = ...,
+        config: _inference_pb2.InferenceConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "create_time", b"create_time", "expire_time", b"expire_time", "origin", b"origin", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "config", b"config", "create_time", b"create_time", "expire_time", b"expire_time", "origin", b"origin", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "head_sequence", b"head_sequence", "labels", b"labels", "log", b"log", "metadata", b"metadata", "origin", b"origin", "profile", b"profile", "queued_count", b"queued_count", "revision", b"revision", "session_id", b"session_id", "step_mode", b"step_mode", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "config", b"config", "create_time", b"create_time", "display_name", b"display_name", "expire_time", b"expire_time", "head_sequence", b"head_sequence", "labels", b"labels", "log", b"log", "metadata", b"metadata", "origin", b"origin", "profile", b"profile", "queued_count", b"queued_count", "revision", b"revision", "session_id", b"session_id", "step_mode", b"step_mode", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,6 +283,7 @@ class NewSession(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session_id to use. Empty: the server mints a UUIDv7."""
     display_name: _builtins.str
@@ -288,9 +300,13 @@ class NewSession(_message.Message):
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """How long the session lives after its creation, and again after each inference of it ended. Absent: for ever. At least
-        1 s, at most ten years.
+        """How long the session lives after its creation, and again after each inference of it ended. While an inference has not
+        ended it is not deleted. Absent: for ever. At least 1 s, at most ten years.
         """
+
+    @_builtins.property
+    def config(self) -> _inference_pb2.InferenceConfig:
+        """See Session.config."""
 
     def __init__(
         self,
@@ -301,10 +317,11 @@ class NewSession(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         profile: _builtins.str = ...,
         ttl: _duration_pb2.Duration | None = ...,
+        config: _inference_pb2.InferenceConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "labels", b"labels", "metadata", b"metadata", "profile", b"profile", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "display_name", b"display_name", "labels", b"labels", "metadata", b"metadata", "profile", b"profile", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

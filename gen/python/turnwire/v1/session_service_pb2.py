@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from turnwire.v1 import inference_pb2 as turnwire_dot_v1_dot_inference__pb2
 from turnwire.v1 import session_pb2 as turnwire_dot_v1_dot_session__pb2
 from turnwire.v1 import turn_pb2 as turnwire_dot_v1_dot_turn__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!turnwire/v1/session_service.proto\x12\x0bturnwire.v1\x1a google/protobuf/field_mask.proto\x1a\x19turnwire/v1/session.proto\x1a\x16turnwire/v1/turn.proto\"\x8c\x01\n\x14\x43reateSessionRequest\x12\x31\n\x07session\x18\x01 \x01(\x0b\x32\x17.turnwire.v1.NewSessionR\x07session\x12\x41\n\x0fidempotency_key\x18\x02 \x01(\tB\x18\xbaH\x15\xd8\x01\x01r\x10\x32\x0e^[!-~]{1,128}$R\x0eidempotencyKey\"a\n\x15\x43reateSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x14.turnwire.v1.SessionR\x07session\x12\x18\n\x07\x63reated\x18\x02 \x01(\x08R\x07\x63reated\"S\n\x11GetSessionRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\"D\n\x12GetSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x14.turnwire.v1.SessionR\x07session\"\x94\x02\n\x13ListSessionsRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12r\n\x06labels\x18\x03 \x03(\x0b\x32,.turnwire.v1.ListSessionsRequest.LabelsEntryB,\xbaH)\x9a\x01&\x10\x10\"\x1br\x19\x32\x17^[A-Za-z0-9._/-]{1,63}$*\x05r\x03(\x80\x02R\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"p\n\x14ListSessionsResponse\x12\x30\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.turnwire.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc7\x01\n\x14UpdateSessionRequest\x12<\n\x07session\x18\x01 \x01(\x0b\x32\x1a.turnwire.v1.SessionUpdateB\x06\xbaH\x03\xc8\x01\x01R\x07session\x12\x43\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1f\n\x08revision\x18\x03 \x01(\x04H\x00R\x08revision\x88\x01\x01\x42\x0b\n\t_revision\"\xe7\x03\n\rSessionUpdate\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64isplayName\x12l\n\x06labels\x18\x03 \x03(\x0b\x32&.turnwire.v1.SessionUpdate.LabelsEntryB,\xbaH)\x9a\x01&\x10@\"\x1br\x19\x32\x17^[A-Za-z0-9._/-]{1,63}$*\x05r\x03(\x80\x02R\x06labels\x12_\n\x08metadata\x18\x04 \x03(\x0b\x32(.turnwire.v1.SessionUpdate.MetadataEntryB\x19\xbaH\x16\x9a\x01\x13\x10@\"\x07r\x05\x10\x01\x18\x80\x01*\x06r\x04(\x80\x80\x04R\x08metadata\x12\"\n\x07profile\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07profile\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"G\n\x15UpdateSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x14.turnwire.v1.SessionR\x07session\"\x9a\x01\n\x14\x44\x65leteSessionRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x1f\n\x08revision\x18\x02 \x01(\x04H\x00R\x08revision\x88\x01\x01\x12\x14\n\x05\x66orce\x18\x03 \x01(\x08R\x05\x66orceB\x0b\n\t_revision\"\x17\n\x15\x44\x65leteSessionResponse\"\xef\x01\n\x12\x46orkSessionRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x19\n\x05index\x18\x02 \x01(\rH\x00R\x05index\x88\x01\x01\x12\x31\n\x07session\x18\x03 \x01(\x0b\x32\x17.turnwire.v1.NewSessionR\x07session\x12\x41\n\x0fidempotency_key\x18\x04 \x01(\tB\x18\xbaH\x15\xd8\x01\x01r\x10\x32\x0e^[!-~]{1,128}$R\x0eidempotencyKeyB\x08\n\x06_index\"_\n\x13\x46orkSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x14.turnwire.v1.SessionR\x07session\x12\x18\n\x07\x63reated\x18\x02 \x01(\x08R\x07\x63reated\"\x93\x02\n\x0eGetTurnRequest\x12\x44\n\x0cinference_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$H\x00R\x0binferenceId\x12%\n\x02\x61t\x18\x02 \x01(\x0b\x32\x13.turnwire.v1.TurnAtH\x00R\x02\x61t\x12\x33\n\x04view\x18\x03 \x01(\x0e\x32\x15.turnwire.v1.TurnViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x12%\n\tpage_size\x18\x04 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageTokenB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"m\n\x06TurnAt\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x19\n\x05index\x18\x02 \x01(\rH\x00R\x05index\x88\x01\x01\x42\x08\n\x06_index\"`\n\x0fGetTurnResponse\x12%\n\x04turn\x18\x01 \x01(\x0b\x32\x11.turnwire.v1.TurnR\x04turn\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfa\x01\n\x10ListTurnsRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x33\n\x04view\x18\x02 \x01(\x0e\x32\x15.turnwire.v1.TurnViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x12!\n\x0cnewest_first\x18\x03 \x01(\x08R\x0bnewestFirst\x12%\n\tpage_size\x18\x04 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"d\n\x11ListTurnsResponse\x12\'\n\x05turns\x18\x01 \x03(\x0b\x32\x11.turnwire.v1.TurnR\x05turns\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xa0\x05\n\x0eSessionService\x12V\n\rCreateSession\x12!.turnwire.v1.CreateSessionRequest\x1a\".turnwire.v1.CreateSessionResponse\x12M\n\nGetSession\x12\x1e.turnwire.v1.GetSessionRequest\x1a\x1f.turnwire.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .turnwire.v1.ListSessionsRequest\x1a!.turnwire.v1.ListSessionsResponse\x12V\n\rUpdateSession\x12!.turnwire.v1.UpdateSessionRequest\x1a\".turnwire.v1.UpdateSessionResponse\x12V\n\rDeleteSession\x12!.turnwire.v1.DeleteSessionRequest\x1a\".turnwire.v1.DeleteSessionResponse\x12P\n\x0b\x46orkSession\x12\x1f.turnwire.v1.ForkSessionRequest\x1a .turnwire.v1.ForkSessionResponse\x12\x44\n\x07GetTurn\x12\x1b.turnwire.v1.GetTurnRequest\x1a\x1c.turnwire.v1.GetTurnResponse\x12J\n\tListTurns\x12\x1d.turnwire.v1.ListTurnsRequest\x1a\x1e.turnwire.v1.ListTurnsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!turnwire/v1/session_service.proto\x12\x0bturnwire.v1\x1a google/protobuf/field_mask.proto\x1a\x1bturnwire/v1/inference.proto\x1a\x19turnwire/v1/session.proto\x1a\x16turnwire/v1/turn.proto\"\x8c\x01\n\x14\x43reateSessionRequest\x12\x31\n\x07session\x18\x01 \x01(\x0b\x32\x17.turnwire.v1.NewSessionR\x07session\x12\x41\n\x0fidempotency_key\x18\x02 \x01(\tB\x18\xbaH\x15\xd8\x01\x01r\x10\x32\x0e^[!-~]{1,128}$R\x0eidempotencyKey\"a\n\x15\x43reateSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x14.turnwire.v1.SessionR\x07session\x12\x18\n\x07\x63reated\x18\x02 \x01(\x08R\x07\x63reated\"S\n\x11GetSessionRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\"D\n\x12GetSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x14.turnwire.v1.SessionR\x07session\"\x94\x02\n\x13ListSessionsRequest\x12%\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12r\n\x06labels\x18\x03 \x03(\x0b\x32,.turnwire.v1.ListSessionsRequest.LabelsEntryB,\xbaH)\x9a\x01&\x10\x10\"\x1br\x19\x32\x17^[A-Za-z0-9._/-]{1,63}$*\x05r\x03(\x80\x02R\x06labels\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"p\n\x14ListSessionsResponse\x12\x30\n\x08sessions\x18\x01 \x03(\x0b\x32\x14.turnwire.v1.SessionR\x08sessions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc7\x01\n\x14UpdateSessionRequest\x12<\n\x07session\x18\x01 \x01(\x0b\x32\x1a.turnwire.v1.SessionUpdateB\x06\xbaH\x03\xc8\x01\x01R\x07session\x12\x43\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\nupdateMask\x12\x1f\n\x08revision\x18\x03 \x01(\x04H\x00R\x08revision\x88\x01\x01\x42\x0b\n\t_revision\"\x9d\x04\n\rSessionUpdate\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12+\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64isplayName\x12l\n\x06labels\x18\x03 \x03(\x0b\x32&.turnwire.v1.SessionUpdate.LabelsEntryB,\xbaH)\x9a\x01&\x10@\"\x1br\x19\x32\x17^[A-Za-z0-9._/-]{1,63}$*\x05r\x03(\x80\x02R\x06labels\x12_\n\x08metadata\x18\x04 \x03(\x0b\x32(.turnwire.v1.SessionUpdate.MetadataEntryB\x19\xbaH\x16\x9a\x01\x13\x10@\"\x07r\x05\x10\x01\x18\x80\x01*\x06r\x04(\x80\x80\x04R\x08metadata\x12\"\n\x07profile\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07profile\x12\x34\n\x06\x63onfig\x18\x06 \x01(\x0b\x32\x1c.turnwire.v1.InferenceConfigR\x06\x63onfig\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"G\n\x15UpdateSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x14.turnwire.v1.SessionR\x07session\"\x9a\x01\n\x14\x44\x65leteSessionRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x1f\n\x08revision\x18\x02 \x01(\x04H\x00R\x08revision\x88\x01\x01\x12\x14\n\x05\x66orce\x18\x03 \x01(\x08R\x05\x66orceB\x0b\n\t_revision\"\x17\n\x15\x44\x65leteSessionResponse\"\xef\x01\n\x12\x46orkSessionRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x19\n\x05index\x18\x02 \x01(\rH\x00R\x05index\x88\x01\x01\x12\x31\n\x07session\x18\x03 \x01(\x0b\x32\x17.turnwire.v1.NewSessionR\x07session\x12\x41\n\x0fidempotency_key\x18\x04 \x01(\tB\x18\xbaH\x15\xd8\x01\x01r\x10\x32\x0e^[!-~]{1,128}$R\x0eidempotencyKeyB\x08\n\x06_index\"_\n\x13\x46orkSessionResponse\x12.\n\x07session\x18\x01 \x01(\x0b\x32\x14.turnwire.v1.SessionR\x07session\x12\x18\n\x07\x63reated\x18\x02 \x01(\x08R\x07\x63reated\"\x93\x02\n\x0eGetTurnRequest\x12\x44\n\x0cinference_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$H\x00R\x0binferenceId\x12%\n\x02\x61t\x18\x02 \x01(\x0b\x32\x13.turnwire.v1.TurnAtH\x00R\x02\x61t\x12\x33\n\x04view\x18\x03 \x01(\x0e\x32\x15.turnwire.v1.TurnViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x12%\n\tpage_size\x18\x04 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageTokenB\x0f\n\x06target\x12\x05\xbaH\x02\x08\x01\"m\n\x06TurnAt\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x19\n\x05index\x18\x02 \x01(\rH\x00R\x05index\x88\x01\x01\x42\x08\n\x06_index\"`\n\x0fGetTurnResponse\x12%\n\x04turn\x18\x01 \x01(\x0b\x32\x11.turnwire.v1.TurnR\x04turn\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfa\x01\n\x10ListTurnsRequest\x12>\n\nsession_id\x18\x01 \x01(\tB\x1f\xbaH\x1cr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$R\tsessionId\x12\x33\n\x04view\x18\x02 \x01(\x0e\x32\x15.turnwire.v1.TurnViewB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x04view\x12!\n\x0cnewest_first\x18\x03 \x01(\x08R\x0bnewestFirst\x12%\n\tpage_size\x18\x04 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"d\n\x11ListTurnsResponse\x12\'\n\x05turns\x18\x01 \x03(\x0b\x32\x11.turnwire.v1.TurnR\x05turns\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xa0\x05\n\x0eSessionService\x12V\n\rCreateSession\x12!.turnwire.v1.CreateSessionRequest\x1a\".turnwire.v1.CreateSessionResponse\x12M\n\nGetSession\x12\x1e.turnwire.v1.GetSessionRequest\x1a\x1f.turnwire.v1.GetSessionResponse\x12S\n\x0cListSessions\x12 .turnwire.v1.ListSessionsRequest\x1a!.turnwire.v1.ListSessionsResponse\x12V\n\rUpdateSession\x12!.turnwire.v1.UpdateSessionRequest\x1a\".turnwire.v1.UpdateSessionResponse\x12V\n\rDeleteSession\x12!.turnwire.v1.DeleteSessionRequest\x1a\".turnwire.v1.DeleteSessionResponse\x12P\n\x0b\x46orkSession\x12\x1f.turnwire.v1.ForkSessionRequest\x1a .turnwire.v1.ForkSessionResponse\x12\x44\n\x07GetTurn\x12\x1b.turnwire.v1.GetTurnRequest\x1a\x1c.turnwire.v1.GetTurnResponse\x12J\n\tListTurns\x12\x1d.turnwire.v1.ListTurnsRequest\x1a\x1e.turnwire.v1.ListTurnsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -90,48 +91,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTURNSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\350\007'
   _globals['_LISTTURNSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTTURNSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
-  _globals['_CREATESESSIONREQUEST']._serialized_start=136
-  _globals['_CREATESESSIONREQUEST']._serialized_end=276
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=278
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=375
-  _globals['_GETSESSIONREQUEST']._serialized_start=377
-  _globals['_GETSESSIONREQUEST']._serialized_end=460
-  _globals['_GETSESSIONRESPONSE']._serialized_start=462
-  _globals['_GETSESSIONRESPONSE']._serialized_end=530
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=533
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=809
-  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_start=752
-  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_end=809
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=811
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=923
-  _globals['_UPDATESESSIONREQUEST']._serialized_start=926
-  _globals['_UPDATESESSIONREQUEST']._serialized_end=1125
-  _globals['_SESSIONUPDATE']._serialized_start=1128
-  _globals['_SESSIONUPDATE']._serialized_end=1615
-  _globals['_SESSIONUPDATE_LABELSENTRY']._serialized_start=752
-  _globals['_SESSIONUPDATE_LABELSENTRY']._serialized_end=809
-  _globals['_SESSIONUPDATE_METADATAENTRY']._serialized_start=1556
-  _globals['_SESSIONUPDATE_METADATAENTRY']._serialized_end=1615
-  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1617
-  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1688
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1691
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1845
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1847
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1870
-  _globals['_FORKSESSIONREQUEST']._serialized_start=1873
-  _globals['_FORKSESSIONREQUEST']._serialized_end=2112
-  _globals['_FORKSESSIONRESPONSE']._serialized_start=2114
-  _globals['_FORKSESSIONRESPONSE']._serialized_end=2209
-  _globals['_GETTURNREQUEST']._serialized_start=2212
-  _globals['_GETTURNREQUEST']._serialized_end=2487
-  _globals['_TURNAT']._serialized_start=2489
-  _globals['_TURNAT']._serialized_end=2598
-  _globals['_GETTURNRESPONSE']._serialized_start=2600
-  _globals['_GETTURNRESPONSE']._serialized_end=2696
-  _globals['_LISTTURNSREQUEST']._serialized_start=2699
-  _globals['_LISTTURNSREQUEST']._serialized_end=2949
-  _globals['_LISTTURNSRESPONSE']._serialized_start=2951
-  _globals['_LISTTURNSRESPONSE']._serialized_end=3051
-  _globals['_SESSIONSERVICE']._serialized_start=3054
-  _globals['_SESSIONSERVICE']._serialized_end=3726
+  _globals['_CREATESESSIONREQUEST']._serialized_start=165
+  _globals['_CREATESESSIONREQUEST']._serialized_end=305
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=307
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=404
+  _globals['_GETSESSIONREQUEST']._serialized_start=406
+  _globals['_GETSESSIONREQUEST']._serialized_end=489
+  _globals['_GETSESSIONRESPONSE']._serialized_start=491
+  _globals['_GETSESSIONRESPONSE']._serialized_end=559
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=562
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=838
+  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_start=781
+  _globals['_LISTSESSIONSREQUEST_LABELSENTRY']._serialized_end=838
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=840
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=952
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=955
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1154
+  _globals['_SESSIONUPDATE']._serialized_start=1157
+  _globals['_SESSIONUPDATE']._serialized_end=1698
+  _globals['_SESSIONUPDATE_LABELSENTRY']._serialized_start=781
+  _globals['_SESSIONUPDATE_LABELSENTRY']._serialized_end=838
+  _globals['_SESSIONUPDATE_METADATAENTRY']._serialized_start=1639
+  _globals['_SESSIONUPDATE_METADATAENTRY']._serialized_end=1698
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1700
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1771
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1774
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1928
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1930
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1953
+  _globals['_FORKSESSIONREQUEST']._serialized_start=1956
+  _globals['_FORKSESSIONREQUEST']._serialized_end=2195
+  _globals['_FORKSESSIONRESPONSE']._serialized_start=2197
+  _globals['_FORKSESSIONRESPONSE']._serialized_end=2292
+  _globals['_GETTURNREQUEST']._serialized_start=2295
+  _globals['_GETTURNREQUEST']._serialized_end=2570
+  _globals['_TURNAT']._serialized_start=2572
+  _globals['_TURNAT']._serialized_end=2681
+  _globals['_GETTURNRESPONSE']._serialized_start=2683
+  _globals['_GETTURNRESPONSE']._serialized_end=2779
+  _globals['_LISTTURNSREQUEST']._serialized_start=2782
+  _globals['_LISTTURNSREQUEST']._serialized_end=3032
+  _globals['_LISTTURNSRESPONSE']._serialized_start=3034
+  _globals['_LISTTURNSRESPONSE']._serialized_end=3134
+  _globals['_SESSIONSERVICE']._serialized_start=3137
+  _globals['_SESSIONSERVICE']._serialized_end=3809
 # @@protoc_insertion_point(module_scope)

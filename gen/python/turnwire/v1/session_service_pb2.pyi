@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from turnwire.v1 import inference_pb2 as _inference_pb2
 from turnwire.v1 import session_pb2 as _session_pb2
 from turnwire.v1 import turn_pb2 as _turn_pb2
 import builtins as _builtins
@@ -222,8 +223,8 @@ class UpdateSessionRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change: `display_name`, `labels`, `metadata`, `profile`. A map is replaced as a whole. An empty mask or
-        another path is INVALID_FIELD.
+        """The fields to change: `display_name`, `labels`, `metadata`, `profile`, `config`. A map and `config` are replaced as a
+        whole. An empty mask or another path is INVALID_FIELD.
         """
 
     def __init__(
@@ -294,6 +295,7 @@ class SessionUpdate(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     display_name: _builtins.str
@@ -308,6 +310,10 @@ class SessionUpdate(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """See NewSession.metadata."""
 
+    @_builtins.property
+    def config(self) -> _inference_pb2.InferenceConfig:
+        """See Session.config. Absent: none."""
+
     def __init__(
         self,
         *,
@@ -316,10 +322,11 @@ class SessionUpdate(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         profile: _builtins.str = ...,
+        config: _inference_pb2.InferenceConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "labels", b"labels", "metadata", b"metadata", "profile", b"profile", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "display_name", b"display_name", "labels", b"labels", "metadata", b"metadata", "profile", b"profile", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -411,7 +418,7 @@ class ForkSessionRequest(_message.Message):
     session_id: _builtins.str
     """The session to fork."""
     index: _builtins.int
-    """The index of the last turn to share. Not set: the newest CLOSED one."""
+    """The index of the last turn to share. Not set: the newest one such that all up to it are CLOSED."""
     idempotency_key: _builtins.str
     """As in CreateSessionRequest."""
     @_builtins.property

@@ -126,7 +126,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSession(self, request, context):
-        """Changes what the client may change of a session: display_name, labels, metadata and profile.
+        """Changes what the client may change of a session: display_name, labels, metadata, profile and config.
 
         Errors:
         - SESSION_NOT_FOUND  there is no such session.
@@ -154,12 +154,16 @@ class SessionServiceServicer(object):
 
     def ForkSession(self, request, context):
         """Creates a session that shares the turns of another one up to an index. Nothing is copied; deleting the origin
-        does not change the fork. The log of the fork begins empty.
+        does not change the fork. The log of the fork begins empty, and it has none of the origin's inferences.
+
+        The shared turns keep their index, their id and their inference_id; as turns of the fork they have its session_id, and
+        they are read by session_id and index. The profile and the configuration are those of `session`, not the origin's.
+        Idempotent by idempotency_key, as CreateSession is.
 
         Errors:
-        - SESSION_NOT_FOUND       there is no such session.
-        - TURN_NOT_FOUND          it has no turn of that index.
-        - TURN_NOT_CLOSED         the turn is still OPEN.
+        - SESSION_NOT_FOUND       there is no such session, or the fork that the key made was deleted since.
+        - TURN_NOT_FOUND          it has no turn of that index, or none that is CLOSED.
+        - TURN_NOT_CLOSED         a turn up to that index is still OPEN.
         - SESSION_ALREADY_EXISTS  the session_id of the fork is taken.
         - IDEMPOTENCY_KEY_REUSED  the key came with other content before.
         - PROFILE_NOT_FOUND       the server has no such profile.

@@ -63,7 +63,7 @@ class SessionServiceStub:
       - INVALID_PAGE_TOKEN  the token belongs to another listing.
     """
     UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]
-    """Changes what the client may change of a session: display_name, labels, metadata and profile.
+    """Changes what the client may change of a session: display_name, labels, metadata, profile and config.
 
     Errors:
       - SESSION_NOT_FOUND  there is no such session.
@@ -83,12 +83,16 @@ class SessionServiceStub:
     """
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]
     """Creates a session that shares the turns of another one up to an index. Nothing is copied; deleting the origin
-    does not change the fork. The log of the fork begins empty.
+    does not change the fork. The log of the fork begins empty, and it has none of the origin's inferences.
+
+    The shared turns keep their index, their id and their inference_id; as turns of the fork they have its session_id, and
+    they are read by session_id and index. The profile and the configuration are those of `session`, not the origin's.
+    Idempotent by idempotency_key, as CreateSession is.
 
     Errors:
-      - SESSION_NOT_FOUND       there is no such session.
-      - TURN_NOT_FOUND          it has no turn of that index.
-      - TURN_NOT_CLOSED         the turn is still OPEN.
+      - SESSION_NOT_FOUND       there is no such session, or the fork that the key made was deleted since.
+      - TURN_NOT_FOUND          it has no turn of that index, or none that is CLOSED.
+      - TURN_NOT_CLOSED         a turn up to that index is still OPEN.
       - SESSION_ALREADY_EXISTS  the session_id of the fork is taken.
       - IDEMPOTENCY_KEY_REUSED  the key came with other content before.
       - PROFILE_NOT_FOUND       the server has no such profile.
@@ -149,7 +153,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
       - INVALID_PAGE_TOKEN  the token belongs to another listing.
     """
     UpdateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.UpdateSessionRequest, _session_service_pb2.UpdateSessionResponse]  # type: ignore[assignment]
-    """Changes what the client may change of a session: display_name, labels, metadata and profile.
+    """Changes what the client may change of a session: display_name, labels, metadata, profile and config.
 
     Errors:
       - SESSION_NOT_FOUND  there is no such session.
@@ -169,12 +173,16 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ForkSessionRequest, _session_service_pb2.ForkSessionResponse]  # type: ignore[assignment]
     """Creates a session that shares the turns of another one up to an index. Nothing is copied; deleting the origin
-    does not change the fork. The log of the fork begins empty.
+    does not change the fork. The log of the fork begins empty, and it has none of the origin's inferences.
+
+    The shared turns keep their index, their id and their inference_id; as turns of the fork they have its session_id, and
+    they are read by session_id and index. The profile and the configuration are those of `session`, not the origin's.
+    Idempotent by idempotency_key, as CreateSession is.
 
     Errors:
-      - SESSION_NOT_FOUND       there is no such session.
-      - TURN_NOT_FOUND          it has no turn of that index.
-      - TURN_NOT_CLOSED         the turn is still OPEN.
+      - SESSION_NOT_FOUND       there is no such session, or the fork that the key made was deleted since.
+      - TURN_NOT_FOUND          it has no turn of that index, or none that is CLOSED.
+      - TURN_NOT_CLOSED         a turn up to that index is still OPEN.
       - SESSION_ALREADY_EXISTS  the session_id of the fork is taken.
       - IDEMPOTENCY_KEY_REUSED  the key came with other content before.
       - PROFILE_NOT_FOUND       the server has no such profile.
@@ -256,7 +264,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.UpdateSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.UpdateSessionResponse, _abc.Awaitable[_session_service_pb2.UpdateSessionResponse]]:
-        """Changes what the client may change of a session: display_name, labels, metadata and profile.
+        """Changes what the client may change of a session: display_name, labels, metadata, profile and config.
 
         Errors:
           - SESSION_NOT_FOUND  there is no such session.
@@ -288,12 +296,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ForkSessionResponse, _abc.Awaitable[_session_service_pb2.ForkSessionResponse]]:
         """Creates a session that shares the turns of another one up to an index. Nothing is copied; deleting the origin
-        does not change the fork. The log of the fork begins empty.
+        does not change the fork. The log of the fork begins empty, and it has none of the origin's inferences.
+
+        The shared turns keep their index, their id and their inference_id; as turns of the fork they have its session_id, and
+        they are read by session_id and index. The profile and the configuration are those of `session`, not the origin's.
+        Idempotent by idempotency_key, as CreateSession is.
 
         Errors:
-          - SESSION_NOT_FOUND       there is no such session.
-          - TURN_NOT_FOUND          it has no turn of that index.
-          - TURN_NOT_CLOSED         the turn is still OPEN.
+          - SESSION_NOT_FOUND       there is no such session, or the fork that the key made was deleted since.
+          - TURN_NOT_FOUND          it has no turn of that index, or none that is CLOSED.
+          - TURN_NOT_CLOSED         a turn up to that index is still OPEN.
           - SESSION_ALREADY_EXISTS  the session_id of the fork is taken.
           - IDEMPOTENCY_KEY_REUSED  the key came with other content before.
           - PROFILE_NOT_FOUND       the server has no such profile.

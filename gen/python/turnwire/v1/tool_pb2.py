@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16turnwire/v1/tool.proto\x12\x0bturnwire.v1\"\x84\x02\n\x04Tool\x12\x30\n\x04name\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x04name\x12+\n\x0b\x64\x65scription\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x01R\x0b\x64\x65scription\x12,\n\x0cinput_schema\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x0binputSchema\x12\x42\n\tplacement\x18\x04 \x01(\x0e\x32\x1a.turnwire.v1.ToolPlacementB\x08\xbaH\x05\x82\x01\x02\x10\x01R\tplacement\x12+\n\x11\x61pproval_required\x18\x05 \x01(\x08R\x10\x61pprovalRequired\"e\n\x08ToolCall\x12\x1a\n\x02id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x02id\x12\x1e\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x04name\x12\x1d\n\x04\x61rgs\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@R\x04\x61rgs\"\x99\x01\n\x07ToolUse\x12\'\n\ttool_call\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x08toolCall\x12#\n\x06result\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@H\x00R\x06result\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.turnwire.v1.ToolErrorH\x00R\x05\x65rrorB\x10\n\x07outcome\x12\x05\xbaH\x02\x08\x01\"M\n\tToolError\x12#\n\x07message\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x07message\x12\x1b\n\x04\x63ode\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x63ode\"\x89\x02\n\x0bToolOutcome\x12\'\n\ttool_call\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x08toolCall\x12#\n\x06result\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@H\x00R\x06result\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.turnwire.v1.ToolErrorH\x00R\x05\x65rror\x12\x37\n\x08\x61pproved\x18\x04 \x01(\x0b\x32\x19.turnwire.v1.ToolApprovalH\x00R\x08\x61pproved\x12\x31\n\x06\x64\x65nied\x18\x05 \x01(\x0b\x32\x17.turnwire.v1.ToolDenialH\x00R\x06\x64\x65niedB\x10\n\x07outcome\x12\x05\xbaH\x02\x08\x01\"-\n\x0cToolApproval\x12\x1d\n\x04\x61rgs\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@R\x04\x61rgs\"/\n\nToolDenial\x12!\n\x06reason\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x06reason*e\n\rToolPlacement\x12\x1e\n\x1aTOOL_PLACEMENT_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_PLACEMENT_SERVER\x10\x01\x12\x19\n\x15TOOL_PLACEMENT_CLIENT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16turnwire/v1/tool.proto\x12\x0bturnwire.v1\"\xc1\x03\n\x04Tool\x12\x30\n\x04name\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x04name\x12+\n\x0b\x64\x65scription\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x01R\x0b\x64\x65scription\x12,\n\x0cinput_schema\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x0binputSchema\x12\x42\n\tplacement\x18\x04 \x01(\x0e\x32\x1a.turnwire.v1.ToolPlacementB\x08\xbaH\x05\x82\x01\x02\x10\x01R\tplacement\x12+\n\x11\x61pproval_required\x18\x05 \x01(\x08R\x10\x61pprovalRequired:\xba\x01\xbaH\xb6\x01\x1a\xb3\x01\n\x15tool.server_placement\x12Na tool of the server takes neither description nor input_schema from a request\x1aJthis.placement != 1 || (this.description == \'\' && this.input_schema == \'\')\"e\n\x08ToolCall\x12\x1a\n\x02id\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x02id\x12\x1e\n\x04name\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x04name\x12\x1d\n\x04\x61rgs\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@R\x04\x61rgs\"\x99\x01\n\x07ToolUse\x12\'\n\ttool_call\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x08toolCall\x12#\n\x06result\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@H\x00R\x06result\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.turnwire.v1.ToolErrorH\x00R\x05\x65rrorB\x10\n\x07outcome\x12\x05\xbaH\x02\x08\x01\"M\n\tToolError\x12#\n\x07message\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x07message\x12\x1b\n\x04\x63ode\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x63ode\"\x89\x02\n\x0bToolOutcome\x12\'\n\ttool_call\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02R\x08toolCall\x12#\n\x06result\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@H\x00R\x06result\x12.\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x16.turnwire.v1.ToolErrorH\x00R\x05\x65rror\x12\x37\n\x08\x61pproved\x18\x04 \x01(\x0b\x32\x19.turnwire.v1.ToolApprovalH\x00R\x08\x61pproved\x12\x31\n\x06\x64\x65nied\x18\x05 \x01(\x0b\x32\x17.turnwire.v1.ToolDenialH\x00R\x06\x64\x65niedB\x10\n\x07outcome\x12\x05\xbaH\x02\x08\x01\"-\n\x0cToolApproval\x12\x1d\n\x04\x61rgs\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80@R\x04\x61rgs\"/\n\nToolDenial\x12!\n\x06reason\x18\x01 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x04R\x06reason*e\n\rToolPlacement\x12\x1e\n\x1aTOOL_PLACEMENT_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_PLACEMENT_SERVER\x10\x01\x12\x19\n\x15TOOL_PLACEMENT_CLIENT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOL'].fields_by_name['input_schema']._serialized_options = b'\272H\006r\004(\200\200\004'
   _globals['_TOOL'].fields_by_name['placement']._loaded_options = None
   _globals['_TOOL'].fields_by_name['placement']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_TOOL']._loaded_options = None
+  _globals['_TOOL']._serialized_options = b'\272H\266\001\032\263\001\n\025tool.server_placement\022Na tool of the server takes neither description nor input_schema from a request\032Jthis.placement != 1 || (this.description == \'\' && this.input_schema == \'\')'
   _globals['_TOOLCALL'].fields_by_name['id']._loaded_options = None
   _globals['_TOOLCALL'].fields_by_name['id']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_TOOLCALL'].fields_by_name['name']._loaded_options = None
@@ -65,20 +67,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLAPPROVAL'].fields_by_name['args']._serialized_options = b'\272H\006r\004(\200\200@'
   _globals['_TOOLDENIAL'].fields_by_name['reason']._loaded_options = None
   _globals['_TOOLDENIAL'].fields_by_name['reason']._serialized_options = b'\272H\006r\004(\200\200\004'
-  _globals['_TOOLPLACEMENT']._serialized_start=1004
-  _globals['_TOOLPLACEMENT']._serialized_end=1105
+  _globals['_TOOLPLACEMENT']._serialized_start=1193
+  _globals['_TOOLPLACEMENT']._serialized_end=1294
   _globals['_TOOL']._serialized_start=40
-  _globals['_TOOL']._serialized_end=300
-  _globals['_TOOLCALL']._serialized_start=302
-  _globals['_TOOLCALL']._serialized_end=403
-  _globals['_TOOLUSE']._serialized_start=406
-  _globals['_TOOLUSE']._serialized_end=559
-  _globals['_TOOLERROR']._serialized_start=561
-  _globals['_TOOLERROR']._serialized_end=638
-  _globals['_TOOLOUTCOME']._serialized_start=641
-  _globals['_TOOLOUTCOME']._serialized_end=906
-  _globals['_TOOLAPPROVAL']._serialized_start=908
-  _globals['_TOOLAPPROVAL']._serialized_end=953
-  _globals['_TOOLDENIAL']._serialized_start=955
-  _globals['_TOOLDENIAL']._serialized_end=1002
+  _globals['_TOOL']._serialized_end=489
+  _globals['_TOOLCALL']._serialized_start=491
+  _globals['_TOOLCALL']._serialized_end=592
+  _globals['_TOOLUSE']._serialized_start=595
+  _globals['_TOOLUSE']._serialized_end=748
+  _globals['_TOOLERROR']._serialized_start=750
+  _globals['_TOOLERROR']._serialized_end=827
+  _globals['_TOOLOUTCOME']._serialized_start=830
+  _globals['_TOOLOUTCOME']._serialized_end=1095
+  _globals['_TOOLAPPROVAL']._serialized_start=1097
+  _globals['_TOOLAPPROVAL']._serialized_end=1142
+  _globals['_TOOLDENIAL']._serialized_start=1144
+  _globals['_TOOLDENIAL']._serialized_end=1191
 # @@protoc_insertion_point(module_scope)

@@ -59,7 +59,10 @@ class Tool(_message.Message):
     input_schema: _builtins.str
     """The JSON Schema (draft 2020-12) of the arguments, as JSON text. Empty: an object without properties."""
     placement: Global___ToolPlacement.ValueType
-    """Who executes the tool. UNSPECIFIED means CLIENT for a tool that a request defines."""
+    """Who executes the tool. UNSPECIFIED means CLIENT for a tool that a request defines. With SERVER a request defines no tool
+    but names one of the profile's, to require approval of it: `description` and `input_schema` MUST be empty then. One
+    that the profile has not ends the inference with TOOLS_UNAVAILABLE.
+    """
     approval_required: _builtins.bool
     """Whether a person has to approve each call before it is executed; the inference waits in WAITING_FOR_TOOLS."""
     def __init__(
@@ -156,7 +159,20 @@ class ToolError(_message.Message):
     message: _builtins.str
     """What went wrong, for the model and for people."""
     code: _builtins.str
-    """A short word that a program may branch on, such as `timeout`, `denied`, `unknown_outcome`. Empty when there is none."""
+    """A short word that a program may branch on. Empty when there is none. The server itself uses:
+
+      - `failed`           the tool says that it failed.
+      - `crashed`          the tool broke.
+      - `timeout`          it took too long, or the client did not answer in time.
+      - `denied`           a person did not approve the call.
+      - `unknown_tool`     there is no such tool.
+      - `not_allowed`      the tool was not offered for this call.
+      - `invalid_args`     the arguments do not satisfy the tool's schema.
+      - `result_too_large` the result has more than 1 MiB.
+      - `unavailable`      the server that has the tool cannot be reached.
+      - `unknown_outcome`  the tool was interrupted; what it did is not known.
+      - `not_executed`     the inference ended or went on before it was executed.
+    """
     def __init__(
         self,
         *,
@@ -173,7 +189,9 @@ Global___ToolError: _TypeAlias = ToolError  # noqa: Y015
 
 @_typing.final
 class ToolOutcome(_message.Message):
-    """A client's answer to one pending tool call."""
+    """A client's answer to one pending tool call. A call of the client's own tool that needs approval is approved first, and
+    answered then.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -225,7 +243,9 @@ class ToolApproval(_message.Message):
 
     ARGS_FIELD_NUMBER: _builtins.int
     args: _builtins.str
-    """Arguments to use instead of the model's, as JSON text. Empty: the model's."""
+    """Arguments to use instead of the model's, as the JSON text of one object. Empty: the model's. The turn keeps the
+    model's.
+    """
     def __init__(
         self,
         *,

@@ -81,6 +81,7 @@ __all__ = (
     "Pause",
     "PauseAction",
     "Profile",
+    "ProfileSource",
     "ReasoningBlock",
     "ReleasePauseRequest",
     "ReleasePauseResponse",
@@ -209,12 +210,14 @@ class ConflictPolicy(betterproto2.Enum):
 
     INTERRUPT = 3
     """
-    A cancel of the active inference is requested, and the new one is put first in line, in one transaction.
+    A cancel of the active inference is requested, or of the first one in line when none is active, and the new one is put
+    first in line, in one transaction. The others stay. The line is bounded as with ENQUEUE.
     """
 
     ROLLBACK = 4
     """
-    As INTERRUPT, and the new turn is built on the parent of the turn that it displaces. Effects of tools are not undone.
+    As INTERRUPT, and the new turn is built on the parent of the turn that it displaces, unless it names one. Effects of
+    tools are not undone.
     """
 
     @classmethod
@@ -425,6 +428,14 @@ class ErrorReason(betterproto2.Enum):
 
     Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
     Metadata: profile, capability.
+    """
+
+    OVERRIDE_NOT_ALLOWED = 39
+    """
+    The profile does not allow a request, or a session, to change this of it. `override` names it.
+
+    Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
+    Metadata: profile, override.
     """
 
     LOG_REPLACED = 40
@@ -662,6 +673,15 @@ class ErrorReason(betterproto2.Enum):
     Metadata: pause.
     """
 
+    TOOLS_UNAVAILABLE = 116
+    """
+    Tools that the profile promises could not be had: a server of tools does not answer, or a request names a tool of
+    the profile that is not there. `source` names it.
+
+    Code: UNAVAILABLE.  Definite: yes.  Retry: new inference.
+    Metadata: source.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -688,6 +708,7 @@ class ErrorReason(betterproto2.Enum):
             36: "ERROR_REASON_INFERENCE_NOT_WAITING",
             37: "ERROR_REASON_TOOL_CALL_NOT_PENDING",
             38: "ERROR_REASON_CAPABILITY_MISSING",
+            39: "ERROR_REASON_OVERRIDE_NOT_ALLOWED",
             40: "ERROR_REASON_LOG_REPLACED",
             41: "ERROR_REASON_CURSOR_AHEAD",
             42: "ERROR_REASON_EVENTS_COMPACTED",
@@ -717,6 +738,7 @@ class ErrorReason(betterproto2.Enum):
             113: "ERROR_REASON_TOOL_FAILED",
             114: "ERROR_REASON_MIDDLEWARE_FAILED",
             115: "ERROR_REASON_STEP_ABORTED",
+            116: "ERROR_REASON_TOOLS_UNAVAILABLE",
         }
 
     @classmethod
@@ -745,6 +767,7 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_INFERENCE_NOT_WAITING": 36,
             "ERROR_REASON_TOOL_CALL_NOT_PENDING": 37,
             "ERROR_REASON_CAPABILITY_MISSING": 38,
+            "ERROR_REASON_OVERRIDE_NOT_ALLOWED": 39,
             "ERROR_REASON_LOG_REPLACED": 40,
             "ERROR_REASON_CURSOR_AHEAD": 41,
             "ERROR_REASON_EVENTS_COMPACTED": 42,
@@ -774,6 +797,7 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_TOOL_FAILED": 113,
             "ERROR_REASON_MIDDLEWARE_FAILED": 114,
             "ERROR_REASON_STEP_ABORTED": 115,
+            "ERROR_REASON_TOOLS_UNAVAILABLE": 116,
         }
 
 
@@ -805,7 +829,7 @@ class FinishClass(betterproto2.Enum):
 
     TOOL_CALLS_PENDING = 4
     """
-    The model asked for tools and nobody was there to execute them; the calls are the last blocks of the turn.
+    The model asked for tools although none were offered to it; the calls are among the last blocks of the turn.
     """
 
     INTERRUPTED = 5
@@ -2039,7 +2063,7 @@ class Event(betterproto2.Message):
         28, betterproto2.TYPE_MESSAGE, optional=True, group="payload"
     )
     """
-    A tool call was answered. Entity: the tool call.
+    A tool call was answered: executed, refused, denied, timed out or interrupted. Entity: the tool call.
     """
 
     tool_done: "ToolDone | None" = betterproto2.field(
@@ -2159,7 +2183,7 @@ class ForkSessionRequest(betterproto2.Message):
         betterproto2.field(2, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    The index of the last turn to share. Not set: the newest CLOSED one.
+    The index of the last turn to share. Not set: the newest one such that all up to it are CLOSED.
     """
 
     session: "NewSession | None" = betterproto2.field(
@@ -2609,7 +2633,7 @@ class Inference(betterproto2.Message):
         15, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The configuration in effect: the profile's with the request's overrides applied.
+    The configuration in effect, field by field: the request's overrides, else the session's, else the profile's.
     """
 
     first_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
@@ -2769,15 +2793,18 @@ class InferenceConfig(betterproto2.Message):
         8, betterproto2.TYPE_UINT32, optional=True
     )
     """
-    The most engine calls of the tool loop, 1 to 100. Not set: the profile's, or 20.
+    The most engine calls of the tool loop, 1 to 100. Not set: the profile's, or 20. The tools that the last one asks for
+    are executed before the inference ends with MAX_ITERATIONS.
     """
 
     tool_choice: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
         9, betterproto2.TYPE_STRING
     )
     """
-    Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`. A name that is not
-    offered is the engine's to refuse.
+    Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`. `required` and a name
+    are for the first engine call of the inference; the calls after it are as with `auto`, so that the model can answer. A
+    call that the choice does not allow is refused with a ToolError `not_allowed`. A name that is not offered is the
+    engine's to refuse.
     """
 
     parallel_tool_calls: "bool | None" = betterproto2.field(
@@ -3782,8 +3809,15 @@ class NewSession(betterproto2.Message):
         optional=True,
     )
     """
-    How long the session lives after its creation, and again after each inference of it ended. Absent: for ever. At least
-    1 s, at most ten years.
+    How long the session lives after its creation, and again after each inference of it ended. While an inference has not
+    ended it is not deleted. Absent: for ever. At least 1 s, at most ten years.
+    """
+
+    config: "InferenceConfig | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    See Session.config.
     """
 
 
@@ -3822,7 +3856,7 @@ default_message_pool.register_message("turnwire.v1", "OtherBlock", OtherBlock)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class Overrides(betterproto2.Message):
     """
-    What one StartInference changes of its profile, for this inference only.
+    What one StartInference changes of its profile, for this inference only. A profile MAY allow only some of it.
     """
 
     config: "InferenceConfig | None" = betterproto2.field(
@@ -3843,7 +3877,10 @@ class Overrides(betterproto2.Message):
         3, betterproto2.TYPE_STRING
     )
     """
-    The JSON Schema (draft 2020-12) that the final text has to satisfy, as JSON text. Empty: free text.
+    The JSON Schema (draft 2020-12) that the final text has to satisfy, as JSON text. Empty: free text. It is passed to the
+    provider where that can hold its model to it, and the text of the last engine call is validated in any case. A text
+    that does not satisfy it is sent back to the model with what is wrong with it, as often as the profile says; then the
+    inference ends with OUTPUT_INVALID, and the text stays in the turn. A reference to another document is INVALID_FIELD.
     """
 
     engine_options: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3852,6 +3889,11 @@ class Overrides(betterproto2.Message):
     """
     Options that only the profile's engine understands, as one JSON object. Empty: none. The scripted engine takes a
     turnwire.testing.v1.Script in ProtoJSON under the key `script`.
+    """
+
+    record_snapshots: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    Whether the turn is recorded between the phases of the inference; see DebugService.ListTurnSnapshots.
     """
 
 
@@ -3868,7 +3910,7 @@ class Pause(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    The identity of the pause, a UUIDv7.
+    The identity of the pause.
     """
 
     session_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3947,7 +3989,7 @@ class Profile(betterproto2.Message):
         betterproto2.field(2, betterproto2.TYPE_UINT64)
     )
     """
-    Rises whenever the configuration changes.
+    What the author of the profile counts it by; 1 when nothing is said.
     """
 
     description: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3989,7 +4031,7 @@ class Profile(betterproto2.Message):
         8, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    The names of the tools that it offers.
+    The names of the tools that it offers, as far as they are known: those of a server of tools are not before it was asked.
     """
 
     is_default: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
@@ -3997,8 +4039,61 @@ class Profile(betterproto2.Message):
     Whether it is the one that is used when nobody names one.
     """
 
+    lineage: "list[ProfileSource]" = betterproto2.field(
+        10, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    The profiles that it was made of, the first one first, itself last.
+    """
+
+    settings: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        11, betterproto2.TYPE_STRING
+    )
+    """
+    Everything that is in effect, resolved, as one JSON object. What could be a secret is shown as `***`.
+    """
+
+    overrides: "list[typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]]" = betterproto2.field(
+        12, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    What a request or a session may change of it: `model`, `config`, `tools`, `output_schema`, `engine_options`,
+    `record_snapshots`. Another change is OVERRIDE_NOT_ALLOWED.
+    """
+
 
 default_message_pool.register_message("turnwire.v1", "Profile", Profile)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class ProfileSource(betterproto2.Message):
+    """
+    One profile that another one was made of.
+    """
+
+    profile: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        1, betterproto2.TYPE_STRING
+    )
+    """
+    Its name.
+    """
+
+    version: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
+        betterproto2.field(2, betterproto2.TYPE_UINT64)
+    )
+    """
+    Its version.
+    """
+
+    source: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING
+    )
+    """
+    Where it was read from, such as the name of a file; `built-in` for the server's own.
+    """
+
+
+default_message_pool.register_message("turnwire.v1", "ProfileSource", ProfileSource)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
@@ -4171,7 +4266,8 @@ class Session(betterproto2.Message):
         optional=True,
     )
     """
-    When the session will be deleted by itself. Absent: never.
+    When the session will be deleted by itself, as by DeleteSession, if no inference of it is unfinished then; else it is
+    deleted `ttl` after the last one has ended. Absent: never.
     """
 
     revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
@@ -4229,6 +4325,14 @@ class Session(betterproto2.Message):
     step_mode: "bool" = betterproto2.field(16, betterproto2.TYPE_BOOL)
     """
     Whether inferences of the session pause; see DebugService.SetStepMode.
+    """
+
+    config: "InferenceConfig | None" = betterproto2.field(
+        17, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    Laid over the profile's configuration for every inference of this session that starts from now on, below what its
+    StartInference sets. Absent: nothing is.
     """
 
 
@@ -4308,6 +4412,13 @@ class SessionUpdate(betterproto2.Message):
     See NewSession.profile.
     """
 
+    config: "InferenceConfig | None" = betterproto2.field(
+        6, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    See Session.config. Absent: none.
+    """
+
 
 default_message_pool.register_message("turnwire.v1", "SessionUpdate", SessionUpdate)
 
@@ -4378,7 +4489,10 @@ class SnapshotPart(betterproto2.Message):
     )
     """
     Events that, taken in order, bring a client to the same view as all events up to here would. Each entity is told by its
-    start and, as far as it has come, by its final or by one delta from offset 0.
+    start and, as far as it has come, by its final, or by its deltas from offset 0, joined to as few as may be. Left out is
+    what was void already, and what a later event of the entity replaces. The sequence of an event is that of the last one
+    it stands for; the events of an inference are in order, and inferences follow each other in the order in which they
+    ended, those that have not ended last.
     """
 
     last: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -4666,7 +4780,8 @@ class SubscribeEventsRequest(betterproto2.Message):
     )
     """
     If set, and if this stream breaks without `end` and no stream comes back for the same inference in this time, the
-    inference is cancelled. 0 means at once. At most one day. It needs inference_id.
+    inference is cancelled. 0 means at once. At most one day. It needs inference_id. It is the server that held the
+    stream that counts: when that one goes away itself, nothing is cancelled.
     """
 
     @model_validator(mode="after")
@@ -4938,7 +5053,9 @@ class Tool(betterproto2.Message):
         4, betterproto2.TYPE_ENUM, default_factory=lambda: ToolPlacement(0)
     )
     """
-    Who executes the tool. UNSPECIFIED means CLIENT for a tool that a request defines.
+    Who executes the tool. UNSPECIFIED means CLIENT for a tool that a request defines. With SERVER a request defines no tool
+    but names one of the profile's, to require approval of it: `description` and `input_schema` MUST be empty then. One
+    that the profile has not ends the inference with TOOLS_UNAVAILABLE.
     """
 
     approval_required: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
@@ -4960,7 +5077,8 @@ class ToolApproval(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    Arguments to use instead of the model's, as JSON text. Empty: the model's.
+    Arguments to use instead of the model's, as the JSON text of one object. Empty: the model's. The turn keeps the
+    model's.
     """
 
 
@@ -5094,7 +5212,19 @@ class ToolError(betterproto2.Message):
         2, betterproto2.TYPE_STRING
     )
     """
-    A short word that a program may branch on, such as `timeout`, `denied`, `unknown_outcome`. Empty when there is none.
+    A short word that a program may branch on. Empty when there is none. The server itself uses:
+
+      - `failed`           the tool says that it failed.
+      - `crashed`          the tool broke.
+      - `timeout`          it took too long, or the client did not answer in time.
+      - `denied`           a person did not approve the call.
+      - `unknown_tool`     there is no such tool.
+      - `not_allowed`      the tool was not offered for this call.
+      - `invalid_args`     the arguments do not satisfy the tool's schema.
+      - `result_too_large` the result has more than 1 MiB.
+      - `unavailable`      the server that has the tool cannot be reached.
+      - `unknown_outcome`  the tool was interrupted; what it did is not known.
+      - `not_executed`     the inference ended or went on before it was executed.
     """
 
 
@@ -5104,7 +5234,8 @@ default_message_pool.register_message("turnwire.v1", "ToolError", ToolError)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class ToolOutcome(betterproto2.Message):
     """
-    A client's answer to one pending tool call.
+    A client's answer to one pending tool call. A call of the client's own tool that needs approval is approved first, and
+    answered then.
 
     Oneofs:
         - outcome: The answer. Exactly one is set; `result` and `error` answer a client-side call, `approved` and `denied` answer a call
@@ -5179,7 +5310,7 @@ default_message_pool.register_message("turnwire.v1", "ToolResult", ToolResult)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class ToolsRequired(betterproto2.Message):
     """
-    The client has to answer tool calls.
+    The client has to answer tool calls. It comes again when an approval leaves the client with more to do.
     """
 
     calls: "list[ToolCall]" = betterproto2.field(
@@ -5194,6 +5325,16 @@ class ToolsRequired(betterproto2.Message):
     )
     """
     The calls that wait for approval, without their args.
+    """
+
+    deadline_time: "datetime.datetime | None" = betterproto2.field(
+        3,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Timestamp,
+        optional=True,
+    )
+    """
+    When the calls that have no answer get the ToolError `timeout`, and the inference goes on. Absent: never.
     """
 
 
@@ -5493,7 +5634,8 @@ class TurnSnapshot(betterproto2.Message):
         3, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The turn as it was then, in the view DELTA.
+    The turn in the view DELTA, with the blocks that it had then; all else is as it is now. Blocks that would take the
+    response beyond its size are left out, and Turn.block_count tells how many there were.
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
@@ -5527,8 +5669,8 @@ class UpdateSessionRequest(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The fields to change: `display_name`, `labels`, `metadata`, `profile`. A map is replaced as a whole. An empty mask or
-    another path is INVALID_FIELD.
+    The fields to change: `display_name`, `labels`, `metadata`, `profile`, `config`. A map and `config` are replaced as a
+    whole. An empty mask or another path is INVALID_FIELD.
     """
 
     revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (

@@ -1,0 +1,1 @@
+"""What a profile puts around each engine call."""

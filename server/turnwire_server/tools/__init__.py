@@ -1,0 +1,1 @@
+"""The tools that the server itself executes: where they come from, and how one call is executed."""
