@@ -17,6 +17,7 @@ from turnwire_server.engines.pydantic_ai import PydanticAIEngine
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Bus, Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.rpc.server import RpcServer
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.inference_loop import Ports
@@ -27,7 +28,7 @@ from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.sqlite import SqliteSessionStore
 from turnwire_server.stores.sqlite_file import StoreOpenError
 from turnwire_server.telemetry.logs import logger
-from turnwire_server.wire.event import decode_frames, encode_event
+from turnwire_server.wire.event import decode_frames, encode_event, encode_frame
 
 # Rpcs at a time besides the event streams: the waits that are held, and plenty of room for the others. Beyond that the
 # transport refuses them, without details.
@@ -98,6 +99,7 @@ async def running_server(
             profiles,
             clock,
             mint_id,
+            FrameCodec(decode_frames, encode_frame),
             heartbeat_seconds=settings.heartbeat_seconds,
             watchers_max=settings.watchers_max,
         )
@@ -106,6 +108,7 @@ async def running_server(
         host = settings.listen.rpartition(":")[0]
         async with asyncio.TaskGroup() as group:
             group.create_task(supervisor.run())
+            group.create_task(runtime.run())
             await rpc.start()
             server = Server(f"{host}:{port}", store, runtime, rpc, settings.drain_grace_seconds, abandoned)
             log.info("listening", address=server.address, store=settings.store, default_profile=profiles.default)
