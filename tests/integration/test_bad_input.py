@@ -147,20 +147,9 @@ async def test_features_that_are_not_there_yet_say_so(stubs: Stubs, fields: dict
     assert refusal(refused) == ("UNIMPLEMENTED", "FEATURE_NOT_IMPLEMENTED", {"feature": feature})
 
 
-async def test_more_features_that_are_not_there_yet(stubs: Stubs) -> None:
+async def test_a_session_that_expires_is_not_there_yet(stubs: Stubs) -> None:
     create = session_service_pb2.CreateSessionRequest(session=session_pb2.NewSession(ttl=Duration(seconds=9)))
     assert refusal(await _refused(stubs, f"{S}/CreateSession", create))[2] == {"feature": "ttl"}
-    session_id = await stubs.create_session()
-    started = await stubs.start(session_id)
-    subscribe = pb.SubscribeEventsRequest(
-        session_id=session_id,
-        inference_id=started.inference_id,
-        live=pb.FromLive(),
-        cancel_after_disconnect=Duration(seconds=1),
-    )
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await anext(aiter(stubs.inference.SubscribeEvents(subscribe)))
-    assert refusal(refused.value)[2] == {"feature": "cancel_after_disconnect"}
 
 
 BAD_FIELDS = [
