@@ -9,11 +9,13 @@ from turnwire_server.domain.errors import RevisionMismatchError
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange
-from turnwire_server.domain.turn import ROLES, Block
+from turnwire_server.domain.turn import ROLES, Block, TurnSnapshot
+from turnwire_server.stores.base import Waiting
 from turnwire_server.stores.start import Admission, StartCommand
 from turnwire_server.wire.inference import to_proto as inference_to_proto
 from turnwire_server.wire.session import to_proto as session_to_proto
 from turnwire_server.wire.turn import encode_block
+from turnwire_server.wire.turn import to_proto as turn_to_proto
 
 # How long an idempotency key lives at least after its session is gone (contract: CreateSession, DeleteSession).
 IDEMPOTENCY_KEY_ORPHAN_AGE_MIN = timedelta(hours=24)
@@ -31,6 +33,7 @@ def new_session(new: NewSession, log: str, mint: Mint, now: datetime) -> Session
         metadata=dict(new.metadata),
         profile=new.profile,
         expire_time=None if new.ttl is None else now + new.ttl,
+        config=new.config,
     )
 
 
@@ -100,6 +103,17 @@ def check_cut(through: int, head: int, unfinished: Iterable[int]) -> None:
 def session_bytes(session: Session) -> int:
     """Return how many bytes a session takes in a response."""
     return session_to_proto(session).ByteSize()
+
+
+def snapshot_bytes(snapshot: TurnSnapshot) -> int:
+    """Return how many bytes the turn of a snapshot takes in a response."""
+    return turn_to_proto(snapshot.turn).ByteSize()
+
+
+def waiting_bytes(waiting: Waiting) -> int:
+    """Return how many bytes an inference that waits has, with all that belongs to it."""
+    effects = sum(len(effect.call) + len(effect.outcome or b"") for effect in waiting.effects)
+    return inference_bytes(waiting.inference) + len(waiting.checkpoint) + effects
 
 
 def inference_bytes(inference: Inference) -> int:

@@ -5,12 +5,11 @@ it refuses before it changes anything.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from turnwire_server.domain import lifecycle
 from turnwire_server.domain.errors import (
-    InferenceNotWaitingError,
     NoActiveInferenceError,
     SessionBusyError,
     SessionNotFoundError,
@@ -18,12 +17,13 @@ from turnwire_server.domain.errors import (
     TurnNotFoundError,
 )
 from turnwire_server.domain.ids import Mint
-from turnwire_server.domain.inference import WAITING_STATES, Inference, InferenceState
-from turnwire_server.domain.session import NewSession, Session, SessionChange
-from turnwire_server.domain.turn import Turn, TurnView
+from turnwire_server.domain.inference import Inference, InferenceState
+from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
+from turnwire_server.domain.turn import SnapshotPhase, Turn, TurnSnapshot, TurnView
 from turnwire_server.stores import memory_leases as leases
 from turnwire_server.stores import memory_starts as starts
-from turnwire_server.stores.base import Amend, Base, OnCommit, Waiting
+from turnwire_server.stores import memory_waits as waits
+from turnwire_server.stores.base import Amend, Base, Due, OnCommit, Waiting
 from turnwire_server.stores.intake import (
     block_content,
     changed_session,
@@ -31,6 +31,7 @@ from turnwire_server.stores.intake import (
     check_revision,
     inference_bytes,
     session_bytes,
+    snapshot_bytes,
 )
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.memory_nouns import HeldTurn
@@ -143,24 +144,36 @@ class MemorySessionStore:
         self._publish()
         return held.shown()
 
-    async def amend(self, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
+    async def set_step_mode(self, principal: str, session_id: str, step_mode: StepMode | None, token: str) -> Session:
         """See SessionStore."""
-        held = self._state.inference(principal, inference_id)
-        if self._state.has_used(token):
-            return held.shown()
-        if held.inference.state not in WAITING_STATES:
-            raise InferenceNotWaitingError(inference_id=inference_id, state=held.inference.state.name)
-        amendment = decide(Waiting(held.shown(), held.checkpoint, held.recorded()))
-        self._state.use(token)
-        held.checkpoint = amendment.checkpoint
-        held.effects.update((effect.call, effect.outcome) for effect in amendment.effects)
-        if amendment.is_released:
-            self._state.move(held, lifecycle.release(held.inference, self._now()), amendment.events)
-        elif amendment.events:
-            self._state.append(held, amendment.events)
-        held.holds_through = held.inference.last_sequence
+        held = self._state.session(principal, session_id)
+        if not self._state.has_used(token):
+            held.session = replace(held.session, step_mode=step_mode)
+            self._state.use(token)
+        return held.shown()
+
+    async def amend(
+        self,
+        principal: str,
+        inference_id: str,
+        token: str,
+        decide: Amend,
+        idempotency: Idempotency | None = None,
+    ) -> Inference:
+        """See SessionStore."""
+        held = waits.amend(self._state, principal, inference_id, token, decide, idempotency)
         self._publish()
         return held.shown()
+
+    async def list_waiting(
+        self, principal: str, session_id: str, state: InferenceState, limit: int, after: int | None
+    ) -> Page[Waiting]:
+        """See SessionStore."""
+        return waits.list_waiting(self._state, principal, session_id, state, limit, after)
+
+    async def find_due(self, now: datetime, limit: int) -> tuple[Due, ...]:
+        """See SessionStore."""
+        return waits.find_due(self._state, now, limit)
 
     async def register(self, owner: str) -> None:
         """See SessionStore."""
@@ -255,6 +268,13 @@ class MemorySessionStore:
         rest = (chunk.cut(base.through_sequence, held.head) for chunk in held.chunks)
         held.chunks = [chunk for chunk in rest if chunk]
         held.base = base
+
+    async def list_turn_snapshots(
+        self, principal: str, inference_id: str, phase: SnapshotPhase | None, limit: int, after: int | None
+    ) -> Page[TurnSnapshot]:
+        """See SessionStore."""
+        found = self._state.inference(principal, inference_id).snapshots(phase, -1 if after is None else after)
+        return take_listing(found, limit, snapshot_bytes)
 
     async def get_turn(
         self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int

@@ -7,7 +7,7 @@ from turnwire_server.domain import lifecycle
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
-from turnwire_server.stores.intake import inference_bytes
+from turnwire_server.stores.intake import encode_map, inference_bytes
 from turnwire_server.stores.lease import (
     Claim,
     DeclaredDead,
@@ -109,9 +109,10 @@ def commit_step(state: State, lease: Lease, position: int, step: Step) -> HeldIn
     committed = lifecycle.commit(held.inference, step.usage, step.model, step.then)
     blocks = encoded_blocks(step.blocks, state.mint)
     inference_bytes(committed)
+    encode_map(step.data or {})
     held.inference = committed
-    held.blocks = [*held.blocks, *blocks]
-    held.step, held.checkpoint = step.number, step.checkpoint
+    held.extend([*held.blocks, *blocks], step)
+    held.step, held.checkpoint, held.wake_time = step.number, step.checkpoint, step.wake_time
     held.effects.clear()
     _append(state, held, step.events, None if step.then is InferenceState.RUNNING else step.then)
     held.holds_through = held.inference.last_sequence

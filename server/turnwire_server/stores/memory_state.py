@@ -21,6 +21,7 @@ from turnwire_server.stores.intake import (
     IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
     block_content,
     complete_blocks,
+    encode_map,
     inference_bytes,
     new_session,
     session_bytes,
@@ -121,8 +122,12 @@ class State:
             session.inferences.append(inference)
             self.inferences[session.principal, inference.inference.inference_id] = inference
         if idempotency:
-            made = Made(idempotency.fingerprint, session, inference)
-            self._made[session.principal, idempotency.rpc, idempotency.key] = made
+            self.record(idempotency, session, inference)
+
+    def record(self, idempotency: Idempotency, session: HeldSession, inference: HeldInference | None) -> None:
+        """Record what the call with an idempotency key made."""
+        made = Made(idempotency.fingerprint, session, inference)
+        self._made[session.principal, idempotency.rpc, idempotency.key] = made
 
     def drop(self, session: HeldSession) -> None:
         """Cancel what has not ended of a session, then forget it and all that belongs to it."""
@@ -195,9 +200,13 @@ class State:
         if not requested.state.is_terminal and (requested.state is not InferenceState.RUNNING):
             self.end(held, Ending(Cancelled()))
 
-    def end(self, held: HeldInference, ending: Ending) -> None:
-        """End an inference and close its turn; its input goes with it if it has none."""
+    def end(self, held: HeldInference, ending: Ending, before: Sequence[bytes] = ()) -> None:
+        """End an inference and close its turn; its input goes with it if it has none.
+
+        `before`: events to append first that do not count in its position.
+        """
         now = self.now()
+        encode_map(ending.data or {})
         blocks = [*held.blocks, *encoded_blocks(ending.blocks, self.mint)]
         block_count = held.turn.turn.inherited_block_count + len(blocks) if held.turn else 0
         ended = lifecycle.end(
@@ -205,13 +214,13 @@ class State:
             ending.outcome,
             ending.usage,
             now,
-            event_count=held.event_count + len(ending.events),
+            event_count=held.event_count + len(before) + len(ending.events),
             block_count=block_count,
             model=ending.model,
         )
-        self.move(held, ended, ending.events)
+        self.move(held, ended, (*before, *ending.events))
         held.position += len(ending.events)
-        held.blocks = blocks
+        held.extend(blocks, ending)
         held.effects.clear()
         if held.turn:
             held.turn.turn = replace(held.turn.turn, state=TurnState.CLOSED, close_time=now)

@@ -16,20 +16,22 @@ from typing import TypeVar
 from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.domain.session import NewSession, Session, SessionChange
-from turnwire_server.domain.turn import Turn, TurnView
+from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
+from turnwire_server.domain.turn import SnapshotPhase, Turn, TurnSnapshot, TurnView
 from turnwire_server.stores import sqlite_inferences as inferences
 from turnwire_server.stores import sqlite_leases as leases
 from turnwire_server.stores import sqlite_log as log
 from turnwire_server.stores import sqlite_sessions as sessions
 from turnwire_server.stores import sqlite_turns as turns
-from turnwire_server.stores.base import Amend, Base, OnCommit
+from turnwire_server.stores import sqlite_waits as waits
+from turnwire_server.stores.base import Amend, Base, Due, OnCommit, Waiting
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.page import LogPage, Page, TurnPage
 from turnwire_server.stores.sqlite_deletion import delete_session, purge
 from turnwire_server.stores.sqlite_fault import explain, read_anew, unavailable
 from turnwire_server.stores.sqlite_file import FileLock, OpenFiles, StoreOpenError, Synchronous, connect, create
 from turnwire_server.stores.sqlite_migration import check_file, migrate, read_scripts
+from turnwire_server.stores.sqlite_snapshots import list_turn_snapshots
 from turnwire_server.stores.sqlite_writer import CLOSED, GroupCommitWriter, Operation, Transaction
 from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
 
@@ -129,9 +131,30 @@ class SqliteSessionStore:
         """See SessionStore."""
         return await self._write(lambda tx: inferences.request_cancel(tx, principal, inference_id, reason))
 
-    async def amend(self, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
+    async def set_step_mode(self, principal: str, session_id: str, step_mode: StepMode | None, token: str) -> Session:
+        """See SessionStore."""
+        return await self._write(lambda tx: sessions.set_step_mode(tx, principal, session_id, step_mode, token))
+
+    async def amend(
+        self,
+        principal: str,
+        inference_id: str,
+        token: str,
+        decide: Amend,
+        idempotency: Idempotency | None = None,
+    ) -> Inference:
         """See SessionStore. `decide` is called on the writer's thread."""
-        return await self._write(lambda tx: inferences.amend(tx, principal, inference_id, token, decide))
+        return await self._write(lambda tx: waits.amend(tx, principal, inference_id, token, decide, idempotency))
+
+    async def list_waiting(
+        self, principal: str, session_id: str, state: InferenceState, limit: int, after: int | None
+    ) -> Page[Waiting]:
+        """See SessionStore."""
+        return await self._read(lambda db: waits.list_waiting(db, principal, session_id, state, limit, after))
+
+    async def find_due(self, now: datetime, limit: int) -> tuple[Due, ...]:
+        """See SessionStore."""
+        return await self._read(lambda db: waits.find_due(db, now, limit))
 
     async def register(self, owner: str) -> None:
         """See SessionStore. Owners of earlier processes are dead: the lock says that there is no other process now."""
@@ -205,6 +228,16 @@ class SqliteSessionStore:
     async def compact(self, principal: str, session_id: str, base: Base) -> None:
         """See SessionStore."""
         await self._write(lambda tx: log.compact(tx, principal, session_id, base))
+
+    async def list_turn_snapshots(
+        self, principal: str, inference_id: str, phase: SnapshotPhase | None, limit: int, after: int | None
+    ) -> Page[TurnSnapshot]:
+        """See SessionStore."""
+        return await self._read(
+            lambda db: list_turn_snapshots(
+                db, inferences.load_inference(db, principal, inference_id), phase, limit, after
+            )
+        )
 
     async def get_turn(
         self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int

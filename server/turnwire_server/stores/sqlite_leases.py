@@ -17,6 +17,7 @@ from turnwire_server.stores.base import OVERDUE_SECONDS
 from turnwire_server.stores.lease import Claim, DeclaredDead, Effect, Ending, Fenced, Heartbeat, Lease, Running, Step
 from turnwire_server.stores.sqlite_inferences import (
     end,
+    extend_turn,
     find_inference,
     move,
     read_checkpoint,
@@ -32,9 +33,10 @@ from turnwire_server.stores.sqlite_rows import (
     InferenceRow,
     decode_overrides,
     inference_from_row,
+    optional_micros,
     to_micros,
 )
-from turnwire_server.stores.sqlite_turns import add_blocks, open_turn
+from turnwire_server.stores.sqlite_turns import open_turn
 from turnwire_server.stores.sqlite_writer import Transaction
 
 # How many inferences one sweep ends, so that it never keeps the store for long.
@@ -197,10 +199,13 @@ def commit_step(tx: Transaction, lease: Lease, position: int, step: Step) -> Inf
     if row.step != step.number - 1:
         raise Fenced
     committed = lifecycle.commit(row.inference, step.usage, step.model, step.then)
-    add_blocks(tx, row.principal, row.key, row.block_count, step.blocks)
+    extend_turn(tx, row, step)
     settle_effects(tx, row.key)
     write_checkpoint(tx, row.key, step.checkpoint)
-    tx.connection.execute("UPDATE inference SET step = ? WHERE key = ?", (step.number, row.key))
+    # The wake time stays only if it waits now: write() sees to that.
+    tx.connection.execute(
+        "UPDATE inference SET step = ?, wake = ? WHERE key = ?", (step.number, optional_micros(step.wake_time), row.key)
+    )
     inference = write(tx, row, committed, step.events, None if step.then is InferenceState.RUNNING else step.then)
     return _heed_cancel(tx, lease, inference)
 

@@ -2,14 +2,14 @@
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     SessionAlreadyExistsError,
     SessionNotFoundError,
 )
-from turnwire_server.domain.session import NewSession, Session, SessionChange
+from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
 from turnwire_server.stores.base import TOKEN_AGE_MIN
 from turnwire_server.stores.intake import (
     IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
@@ -22,8 +22,10 @@ from turnwire_server.stores.intake import (
 from turnwire_server.stores.page import Page, take_listing
 from turnwire_server.stores.sqlite_rows import (
     SELECT_SESSION,
+    encode_config,
     optional_micros,
     session_from_row,
+    step_mode_to_columns,
     to_micros,
 )
 from turnwire_server.stores.sqlite_writer import Transaction
@@ -147,6 +149,18 @@ def update_session(
     return changed
 
 
+def set_step_mode(tx: Transaction, principal: str, session_id: str, step_mode: StepMode | None, token: str) -> Session:
+    """See SessionStore."""
+    row = load_session(tx.connection, principal, session_id)
+    if not use_token(tx, token):
+        return row.session
+    tx.connection.execute(
+        "UPDATE description SET step_deadline = ?, step_action = ? WHERE session = ?",
+        (*step_mode_to_columns(step_mode), row.key),
+    )
+    return replace(row.session, step_mode=step_mode)
+
+
 def pass_gate(tx: Transaction, principal: str, idempotency: Idempotency) -> Created | None:
     """Take an idempotency key; return what its first use made, None if this is the first.
 
@@ -205,10 +219,10 @@ def forget_keys(tx: Transaction) -> None:
 
 def _write_description(tx: Transaction, key: int, session: Session) -> None:
     tx.connection.execute(
-        "INSERT INTO description (session, display_name, profile, metadata) VALUES (?, ?, ?, ?)"
+        "INSERT INTO description (session, display_name, profile, metadata, config) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (session) DO UPDATE SET display_name = excluded.display_name,"
-        " profile = excluded.profile, metadata = excluded.metadata",
-        (key, session.display_name, session.profile, encode_map(session.metadata)),
+        " profile = excluded.profile, metadata = excluded.metadata, config = excluded.config",
+        (key, session.display_name, session.profile, encode_map(session.metadata), encode_config(session.config)),
     )
     tx.connection.execute("DELETE FROM label WHERE session = ?", (key,))
     tx.connection.executemany(

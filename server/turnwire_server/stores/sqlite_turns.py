@@ -1,7 +1,7 @@
 """Turns and blocks of a SqliteSessionStore: a turn is its parent plus the blocks of its inference."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -113,6 +113,12 @@ def list_turns(
     return Page(tuple(turns), turns[-1].index + step if has_more else None)
 
 
+def cut_turn(connection: sqlite3.Connection, row: TurnRow, block_count: int) -> Turn:
+    """Return a turn in the view DELTA with the blocks that it had when it had so many, bounded as in list_turns."""
+    cut = replace(row, turn=replace(row.turn, block_count=block_count))
+    return _with_blocks(connection, cut, TurnView.DELTA)[0]
+
+
 def add_blocks(tx: Transaction, principal: str, inference: int, count: int, blocks: Sequence[Block]) -> int:
     """Add blocks to the `count` that an inference has; return how many it has now."""
     for ordinal, block in enumerate(complete_blocks(blocks, tx.mint), count):
@@ -123,6 +129,12 @@ def add_blocks(tx: Transaction, principal: str, inference: int, count: int, bloc
         )
     tx.connection.execute("UPDATE inference SET block_count = ? WHERE key = ?", (count + len(blocks), inference))
     return count + len(blocks)
+
+
+def replace_data(tx: Transaction, row: InferenceRow, data: Mapping[str, str]) -> None:
+    """Replace the data of the turn that an inference has."""
+    payload = store_payload(tx.connection, row.principal, encode_map(data))
+    tx.connection.execute("UPDATE turn SET data = ? WHERE inference = ?", (payload, row.key))
 
 
 def open_turn(tx: Transaction, row: InferenceRow, command: sqlite3.Row, now: datetime) -> Turn:
