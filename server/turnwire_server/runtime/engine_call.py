@@ -95,7 +95,6 @@ class EngineStep:
         call = self._call(offer, iteration)
         entity, model = self._mint(), call.config.model
         await self._tell(EngineCallStarted(iteration, self._claim.engine, model), entity)
-        self._hear()
         scope = CallScope(self._record.data, self._tell, self._mint)
         output = Output(
             self._tell,

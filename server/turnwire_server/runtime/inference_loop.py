@@ -172,6 +172,7 @@ class Attempt:
         self._record.iteration = at.iteration + 1
         self._record.mark(SnapshotPhase.PRE_INFERENCE)
         step = EngineStep(self.claim, self._assembly, self._record, self._ports.mint, self._tell, self._hear)
+        self._hear()
         try:
             ended = await self._until_stopped(step.run())
         finally:

@@ -67,8 +67,8 @@ class ToolBatch:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to execute."""
-        return not self._running and (not self._queue or bool(self.failed_tool))
+        """Whether nothing more is to be waited for: all has ended, or a failure ends it."""
+        return bool(self.failed_tool) or not (self._running or self._queue)
 
     async def launch(self) -> None:
         """Begin as many executions as the policy allows, after their intents are committed."""
