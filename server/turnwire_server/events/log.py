@@ -74,15 +74,15 @@ class AttemptLog:
                 return
             await self.commit(self._append)
 
-    async def commit(self, send: Callable[[int, tuple[bytes, ...]], Awaitable[T]]) -> T:
-        """Write to the store, at the position reached, together with the events that are pending; return its answer.
+    async def commit(self, send: Callable[[int, tuple[bytes, ...]], Awaitable[T]], *last: Event) -> T:
+        """Write to the store, at the position reached, with what is pending and then `last`; return its answer.
 
         `send` takes the position and the encoded events, and may be called again until the store has answered. Must not
         be cancelled: the position would not be known any more. Raises what `send` does, and StoreUnavailableError after
         patience.
         """
         async with self._sending:
-            batch = tuple(self._take())
+            batch = (*self._take(), *map(self._encode, last))
             answer = await self._patience.call(lambda: send(self.position, batch))
             self.position += len(batch)
             return answer

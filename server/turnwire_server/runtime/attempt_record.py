@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 
 from turnwire_server.domain.event import Event, Outcome, Payload
 from turnwire_server.domain.inference import Inference, InferenceState
+from turnwire_server.domain.lifecycle import event_of
 from turnwire_server.domain.turn import (
     MAP_BYTES_MAX,
     Block,
@@ -95,8 +95,7 @@ class AttemptRecord:
 
     def put(self, payload: Payload, entity: str = "") -> None:
         """Tell an event, and fold it. Raises CancelledError once the attempt was given up."""
-        now, inference = self._ports.clock.now(), self.inference
-        event = Event(inference.session_id, inference.inference_id, now, payload, entity, inference.attempt)
+        event = event_of(self.inference, payload, self._ports.clock.now(), entity)
         self.log.put(event)
         self.fold.apply(event)  # before any wait: what is in the log is in the turn, also when a wait is cancelled
 
@@ -110,33 +109,43 @@ class AttemptRecord:
         self,
         at: Checkpoint,
         more: Sequence[Block] = (),
-        then: InferenceState = InferenceState.RUNNING,
-        wake_time: datetime | None = None,
-    ) -> Inference:
-        """Commit a step: all that was told since the last one, and `more` blocks; return the inference.
+    ) -> None:
+        """Commit a step: all that was told since the last one, and `more` blocks.
 
         Raises Fenced, and StoreUnavailableError after patience.
         """
-        blocks = self._named((*self.fold.blocks(), *more))
-        step = Step(
+        await self._commit(self._step(at, more))
+        self.at = at
+
+    async def commit_wait(
+        self, at: Checkpoint, more: Sequence[Block], then: InferenceState, why: Payload, entity: str = ""
+    ) -> None:
+        """Commit a step after which the client is waited for; `why` tells what for, and nobody writes after that."""
+        wake_time = at.pause.deadline_time if at.pause else at.answer_time
+        step = replace(self._step(at, more), then=then, wake_time=wake_time)
+        await self._commit(step, event_of(self.inference, why, self._ports.clock.now(), entity))
+
+    def _step(self, at: Checkpoint, more: Sequence[Block]) -> Step:
+        return Step(
             number=self.step + 1,
-            blocks=blocks,
+            blocks=tuple(replace(block, id=block.id or self._ports.mint()) for block in (*self.fold.blocks(), *more)),
             usage=self.fold.usage,
             model=self.fold.model,
             checkpoint=encode_checkpoint(at),
-            then=then,
-            wake_time=wake_time,
             data=self._data if self._is_data_changed else None,
             marks=tuple(self._marks),
         )
-        inference = await self.log.commit(
-            lambda position, batch: self._ports.store.commit_step(self.lease, position, replace(step, events=batch))
+
+    async def _commit(self, step: Step, *last: Event) -> None:
+        # The last event tells of the wait, so it has to come with the step, and not before it.
+        await self.log.commit(
+            lambda position, batch: self._ports.store.commit_step(self.lease, position, replace(step, events=batch)),
+            *last,
         )
-        self.at, self.step, self.fold = at, self.step + 1, Fold()
-        self.blocks += blocks
+        self.step, self.fold = step.number, Fold()
+        self.blocks += step.blocks
         self._is_data_changed = False
         self._marks.clear()
-        return inference
 
     async def record(self, effects: Sequence[Effect]) -> None:
         """Commit that tool calls are about to be executed, or what came of them, with what was told so far."""
@@ -163,6 +172,3 @@ class AttemptRecord:
         )
         # The outcome of a failed commit is unknown; if it landed, the store knows the same ending again.
         return await self._patience.call(lambda: self._ports.store.finish(self.lease, self.log.position, ending))
-
-    def _named(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
-        return tuple(replace(block, id=block.id or self._ports.mint()) for block in blocks)

@@ -248,8 +248,7 @@ class Attempt:
         patience = self._assembly.profile.tool_policy.answer_seconds_max
         answer_time = None if patience is None else self._ports.clock.now() + timedelta(seconds=patience)
         at = replace(at, answer_time=answer_time)
-        self._record.put(tools_required(at))
-        await self._record.commit(at, then=InferenceState.WAITING_FOR_TOOLS, wake_time=answer_time)
+        await self._record.commit_wait(at, (), InferenceState.WAITING_FOR_TOOLS, tools_required(at))
         log.info("inference waits for its client", step=self._record.step)
         return Departure.WAITS
 
@@ -262,8 +261,8 @@ class Attempt:
 
     async def _pause(self, at: Checkpoint, pause: Pause, *more: Block) -> Departure:
         """Commit a step and the pause after it: the lease is given up."""
-        self._record.put(DebuggerPause(pause.id, pause.phase, pause.summary, pause.deadline_time), pause.id)
-        await self._record.commit(replace(at, pause=pause), more, InferenceState.PAUSED, pause.deadline_time)
+        why = DebuggerPause(pause.id, pause.phase, pause.summary, pause.deadline_time)
+        await self._record.commit_wait(replace(at, pause=pause), more, InferenceState.PAUSED, why, pause.id)
         log.info("inference paused", step=self._record.step, phase=pause.phase)
         return Departure.WAITS
 
