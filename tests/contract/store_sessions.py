@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import Harness, calls_about
+from contract.store_calls import calls_about
+from contract.store_harness import Harness
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     InferenceNotFoundError,
