@@ -20,6 +20,7 @@ from turnwire_server.stores.lease import Claim, Effect, Fenced
 from turnwire_server.stores.start import Idempotency
 
 ABORTED = Failed(StepAbortedError(pause="p").failure())
+BROKEN = Failed(StepAbortedError(pause="\ud800").failure())
 
 
 def _never(_: Waiting) -> Amendment:
@@ -76,9 +77,7 @@ class AnswerPromises:
         ended = await harness.amend(claim, answer(is_released=False, outcome=ABORTED))
         assert (ended.state, ended.error) == (InferenceState.FAILED, ABORTED.error)
 
-    @pytest.mark.parametrize(
-        "broken", [Succeeded(FinishClass.COMPLETED), Failed(StepAbortedError(pause="\ud800").failure())]
-    )
+    @pytest.mark.parametrize("broken", [Succeeded(FinishClass.COMPLETED), BROKEN], ids=["illegal", "not encodable"])
     async def test_an_end_that_cannot_be_changes_nothing(self, harness: Harness, broken: Outcome) -> None:
         await harness.session("s")
         claim = await harness.waiting("s", wake_time=harness.now)

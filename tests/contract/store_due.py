@@ -8,7 +8,7 @@ from contract.store_harness import FOREVER, WAITS, Harness, answer, by_call, llm
 from contract.store_pages import walk
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import ConflictPolicy, InferenceState
-from turnwire_server.stores.base import Due, Waiting
+from turnwire_server.stores.base import Amendment, Due, Waiting
 from turnwire_server.stores.lease import Claim, Effect, Step
 
 SECOND = timedelta(seconds=1)
@@ -69,8 +69,7 @@ class DuePromises:
         await harness.session("s")
         claim = await harness.waiting("s", wake_time=harness.now + SECOND)
         events = tuple(harness.deltas(claim, "x"))
-        part = answer(Effect("c", b"C"), is_released=False)(await harness.look(claim))
-        await harness.amend(claim, lambda _: type(part)(part.checkpoint, part.effects, events, is_released=False))
+        await harness.amend(claim, lambda _: Amendment(b"part", (Effect("c", b"C"),), events, is_released=False))
         assert await harness.due() == []
         assert await harness.due(SECOND) == [claim.inference.inference_id]
 

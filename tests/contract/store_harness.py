@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count, pairwise, repeat
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,14 +55,10 @@ def llm(text: str) -> Block:
     return Block("", LlmText(text))
 
 
-def mark(harness: "Harness", phase: SnapshotPhase, block_count: int, iteration: int = 1) -> SnapshotMark:
-    """Return a mark of a turn that has so many blocks now."""
-    return SnapshotMark(phase, iteration, block_count, harness.now)
-
-
 def marks(harness: "Harness", *block_counts: int) -> tuple[SnapshotMark, ...]:
     """Return marks of a turn that had so many blocks, one phase after the other."""
-    return tuple(map(mark, repeat(harness), SnapshotPhase, block_counts))
+    phased = zip(SnapshotPhase, block_counts, strict=False)
+    return tuple(SnapshotMark(phase, 1, block_count, harness.now) for phase, block_count in phased)
 
 
 def texts(turn: Turn) -> list[str]:
@@ -263,6 +259,10 @@ class Harness:
     async def inferences(self, principal: str, session_id: str) -> tuple[Inference, ...]:
         """Return the inferences of a session, the newest first."""
         return (await self.store.list_inferences(principal, session_id, (), 1000, None)).items
+
+    async def positions(self, *inferences: Inference) -> list[int | None]:
+        """Return where inferences are in the line now."""
+        return [(await self.get(inference)).queue_position for inference in inferences]
 
     async def snapshots(self, inference: Inference, principal: str = "local") -> tuple[TurnSnapshot, ...]:
         """Return the snapshots of an inference's turn."""

@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import DONE, WAITS, Harness, llm, mark, marks, texts, user
+from contract.store_harness import DONE, WAITS, Harness, llm, marks, texts, user
 from contract.store_pages import walk
 from turnwire_server.domain.errors import InferenceNotFoundError
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.domain.turn import SnapshotPhase, TurnState
+from turnwire_server.domain.turn import SnapshotMark, SnapshotPhase, TurnState
 from turnwire_server.stores.lease import Ending, Step
 from turnwire_server.stores.page import PAGE_BYTES_MAX
 
@@ -23,12 +23,12 @@ class SnapshotPromises:
         await harness.session("s")
         await harness.turn("s", "q0", "a0")
         claim = await harness.running("s", user("q1"))
-        taken = [mark(harness, PRE, 3)]
+        taken = [_mark(harness, PRE, 3)]
         harness.now += timedelta(microseconds=1)
-        taken.append(mark(harness, POST, 5))
+        taken.append(_mark(harness, POST, 5))
         await harness.store.commit_step(claim.lease, 0, Step(1, (llm("a"), llm("b")), marks=tuple(taken)))
         await harness.store.commit_step(claim.lease, 0, Step(2, (llm("c"),)))
-        taken.append(mark(harness, FINAL, 7, iteration=2))
+        taken.append(_mark(harness, FINAL, 7, iteration=2))
         open_ = await harness.snapshots(claim.inference)
         assert [snapshot.turn.state for snapshot in open_] == [TurnState.OPEN] * 2
         await harness.store.finish(claim.lease, 0, Ending(DONE, blocks=(llm("d"),), marks=(taken[-1],)))
@@ -54,7 +54,7 @@ class SnapshotPromises:
         claim = await harness.running("s", user("q"))
         phases = [PRE, POST, TOOLS, PRE, POST, FINAL]
         for number, phase in enumerate(phases, 1):
-            taken = (mark(harness, phase, number + 1, number),)
+            taken = (_mark(harness, phase, number + 1, number),)
             await harness.store.commit_step(claim.lease, 0, Step(number, (llm(f"{number}"),), marks=taken))
         inference_id = claim.inference.inference_id
         wanted = {None: [1, 2, 3, 4, 5, 6], PRE: [1, 4], POST: [2, 5], TOOLS: [3], FINAL: [6]}
@@ -74,7 +74,7 @@ class SnapshotPromises:
         claim = await harness.running("s", user("q"))
         sizes = (1000, 400_000, 400_000, 400_000, 2 * PAGE_BYTES_MAX)
         for number, size in enumerate(sizes, 1):
-            said, taken = llm("x" * size), (mark(harness, POST, number + 1, number),)
+            said, taken = llm("x" * size), (_mark(harness, POST, number + 1, number),)
             await harness.store.commit_step(claim.lease, 0, Step(number, (said,), marks=taken))
         pages = await walk(
             lambda after: harness.store.list_turn_snapshots("local", claim.inference.inference_id, None, 9, after)
@@ -129,7 +129,7 @@ class SnapshotPromises:
         lost = await harness.claim()
         await harness.store.hand_back(lost.lease, 0, is_loss=True)
         following = await harness.claim()
-        ending = Ending(Cancelled(), blocks=(llm("b"),), marks=(mark(harness, FINAL, 3),))
+        ending = Ending(Cancelled(), blocks=(llm("b"),), marks=(_mark(harness, FINAL, 3),))
         for _ in range(2):
             await harness.store.finish(following.lease, 0, ending)
         snapshots = await harness.snapshots(claim.inference)
@@ -145,3 +145,7 @@ class SnapshotPromises:
         await harness.delete("s")
         with pytest.raises(InferenceNotFoundError):
             await harness.snapshots(claim.inference)
+
+
+def _mark(harness: Harness, phase: SnapshotPhase, block_count: int, iteration: int = 1) -> SnapshotMark:
+    return SnapshotMark(phase, iteration, block_count, harness.now)

@@ -4,6 +4,7 @@ from contract.store_again import CallPromises
 from contract.store_answers import AnswerKeyPromises, AnswerPromises
 from contract.store_compaction import CompactionPromises
 from contract.store_deletions import DeletionPromises, KeyPromises
+from contract.store_displacing import DisplacePromises
 from contract.store_due import DuePromises, WaitingListPromises
 from contract.store_fencing import FencingPromises
 from contract.store_hand_back import HandBackPromises
@@ -29,6 +30,7 @@ class StoreSuite(
     KeyPromises,
     StartPromises,
     LinePromises,
+    DisplacePromises,
     CancelPromises,
     OwnerPromises,
     DeathPromises,
