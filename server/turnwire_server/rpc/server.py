@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from turnwire.v1 import debug_service_pb2, engine_service_pb2, inference_service_pb2, session_service_pb2
 from turnwire_server.domain.ids import Mint
 from turnwire_server.rpc.call import TRANSPORT_BYTES_MAX, Stream, Unary, generic_handler
+from turnwire_server.rpc.debug_service import DebugService
 from turnwire_server.rpc.inference_service import InferenceService
 from turnwire_server.rpc.session_service import SessionService
 from turnwire_server.runtime.runtime import Runtime
@@ -43,7 +44,11 @@ class RpcServer:
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=rpcs_max)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        services = {"InferenceService": InferenceService(runtime, mint), "SessionService": SessionService(runtime)}
+        services = {
+            "InferenceService": InferenceService(runtime, mint),
+            "SessionService": SessionService(runtime),
+            "DebugService": DebugService(runtime),
+        }
         for service in SERVICES:
             served = served_rpcs(service, services.get(service.name))
             self._server.add_generic_rpc_handlers((generic_handler(service, served),))

@@ -5,19 +5,27 @@ Hints from the bus make it fast; the periodic look at the store makes it right w
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
-from turnwire_server.domain.errors import EngineFailedError, StoreUnavailableError
+from turnwire_server.domain.errors import (
+    EngineFailedError,
+    InferenceNotFoundError,
+    InferenceNotWaitingError,
+    StoreUnavailableError,
+)
 from turnwire_server.domain.event import Failed
 from turnwire_server.domain.inference import Inference
-from turnwire_server.domain.profile import Profiles
-from turnwire_server.engines.base import Engine
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.log import DecodeFrames
 from turnwire_server.events.patience import CALL_SECONDS_MAX, LAST_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, bounded
-from turnwire_server.runtime.inference_loop import Attempt, Ports
+from turnwire_server.runtime.answers import Answering, decide_silence
+from turnwire_server.runtime.assembly import Assembly
+from turnwire_server.runtime.inference_loop import Attempt
 from turnwire_server.runtime.observer import Observer
+from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.recovery import recover
 from turnwire_server.stores.base import OVERDUE_SECONDS
 from turnwire_server.stores.lease import Claim, DeclaredDead, Ending, Fenced, Heartbeat
@@ -31,6 +39,9 @@ CLAIM_MAX = 64
 
 # The most that is claimed to be recovered while there is no room for more.
 RECOVERIES_MAX = 16
+
+# How many silent clients are answered for in one round; the others have the next one.
+DUE_MAX = 100
 
 # How long a beat may take: several have to fit into the silence for which others wait.
 BEAT_SECONDS_MAX = 1.5
@@ -70,8 +81,7 @@ class Supervisor:
         self,
         ports: Ports,
         bus: Bus,
-        profiles: Profiles,
-        engines: Mapping[str, Engine],
+        assemblies: Mapping[str, Assembly],
         decode: DecodeFrames,
         running_max: int,
         on_fitness: OnFitness | None = None,
@@ -79,8 +89,7 @@ class Supervisor:
         self._owner = ports.mint()
         self._ports = ports
         self._bus = bus
-        self._profiles = profiles
-        self._engines = engines
+        self._assemblies = assemblies
         self._decode = decode
         self._running_max = running_max
         self._on_fitness = on_fitness
@@ -252,11 +261,10 @@ class Supervisor:
 
     def _attempt(self, claim: Claim) -> Attempt | None:
         """Return a new attempt; None if its profile or engine is gone: it was queued before a restart without them."""
-        profile = self._profiles.by_name.get(claim.inference.profile)
-        engine = self._engines.get(claim.engine)
-        if profile is None or engine is None:
+        assembly = self._assemblies.get(claim.inference.profile)
+        if assembly is None or assembly.profile.engine != claim.engine:
             return None
-        attempt = Attempt(claim, profile, engine, self._ports)
+        attempt = Attempt(claim, assembly, self._ports)
         if claim.inference.cancel_requested_time is not None:
             attempt.cancel()
         if self._is_hurrying:
@@ -337,6 +345,16 @@ class Supervisor:
             while self._ports.clock.monotonic() - self._failure_time > OVERDUE_SECONDS:
                 if not await self._guarded("sweeping", lambda: self._ports.store.sweep(self._ports.clock.now())):
                     break
+            await self._guarded("answering for silent clients", self._answer_for_silent)
+
+    async def _answer_for_silent(self) -> None:
+        """Have those go on that have waited long enough for their client."""
+        store, now = self._ports.store, self._ports.clock.now()
+        decide = partial(decide_silence, answering=Answering(now, self._ports.encode))
+        for due in await store.find_due(now, DUE_MAX):
+            with suppress(InferenceNotFoundError, InferenceNotWaitingError):  # it was answered meanwhile
+                await store.amend(due.principal, due.inference_id, self._ports.mint(), decide)
+                self._bus.publish(Hint(HintKind.QUEUED, due.inference_id))
 
     def _stop_stuck(self) -> None:
         """The watchdog: an attempt that was told to stop and does not is a defect, which must not last for ever."""

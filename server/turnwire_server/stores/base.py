@@ -24,7 +24,7 @@ from typing import Protocol
 from turnwire_server.domain.event import Chunk, Outcome
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
-from turnwire_server.domain.turn import SnapshotPhase, Turn, TurnSnapshot, TurnView
+from turnwire_server.domain.turn import Block, SnapshotPhase, Turn, TurnSnapshot, TurnView
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.page import LogPage, Page, TurnPage
 from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
@@ -47,9 +47,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
-    """What a client's answer changes of an inference that waits: a new checkpoint, outcomes, and encoded events.
-
-    An effect that is given replaces the one that is there.
+    """What a client's answer changes of an inference that waits: a new checkpoint, more blocks, and encoded events.
 
     `is_released`: there is nothing more to wait for, so it goes back to the line, as the first. `outcome`: it ends with
     that instead, a Failed or a Cancelled, after the events.
@@ -58,6 +56,7 @@ class Amendment:
     checkpoint: bytes
     effects: tuple[Effect, ...] = ()
     events: tuple[bytes, ...] = ()
+    blocks: tuple[Block, ...] = ()
     is_released: bool = True
     outcome: Outcome | None = None
 

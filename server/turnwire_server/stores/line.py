@@ -30,6 +30,11 @@ class InLine:
     parent: Parent
 
 
+def displaces(policy: ConflictPolicy) -> bool:
+    """Whether a start with this policy has the first in line cancelled."""
+    return policy in _DISPLACING
+
+
 def decide_rank(policy: ConflictPolicy, line: Sequence[InLine]) -> int:
     """Return the rank that puts a new inference where its policy says."""
     ranks = [place.rank for place in line] or [0]

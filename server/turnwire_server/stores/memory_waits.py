@@ -10,7 +10,7 @@ from turnwire_server.stores.base import Amend, Amendment, Due, Waiting
 from turnwire_server.stores.intake import waiting_bytes
 from turnwire_server.stores.lease import Ending
 from turnwire_server.stores.memory_nouns import HeldInference
-from turnwire_server.stores.memory_state import State
+from turnwire_server.stores.memory_state import State, encoded_blocks
 from turnwire_server.stores.page import Page, take_listing
 from turnwire_server.stores.start import Idempotency
 
@@ -38,6 +38,7 @@ def amend(
 
 
 def _apply(state: State, held: HeldInference, amendment: Amendment) -> None:
+    held.blocks = [*held.blocks, *encoded_blocks(amendment.blocks, state.mint)]
     if amendment.outcome:
         state.end(held, Ending(amendment.outcome), amendment.events)
         return

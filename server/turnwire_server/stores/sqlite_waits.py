@@ -27,6 +27,7 @@ from turnwire_server.stores.sqlite_inferences import (
 )
 from turnwire_server.stores.sqlite_rows import SELECT_INFERENCE, InferenceRow, inference_from_row, to_micros
 from turnwire_server.stores.sqlite_sessions import load_session, pass_gate, record_creation, use_token
+from turnwire_server.stores.sqlite_turns import add_blocks
 from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.stores.start import Idempotency
 
@@ -66,6 +67,8 @@ def amend(
         raise InferenceNotWaitingError(inference_id=inference_id, state=row.inference.state.name)
     amendment = decide(_read_waiting(tx.connection, row))
     write_checkpoint(tx, row.key, amendment.checkpoint)
+    count = add_blocks(tx, principal, row.key, row.block_count, amendment.blocks)
+    row = replace(row, block_count=count)
     for effect in amendment.effects:
         write_effect(tx, row.key, effect)
     if idempotency:
