@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import WAITS, Harness, answer, by_call, gather, llm, texts
+from contract.store_harness import WAITS, Harness, answer, by_call, gather, llm, marks, texts
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     InferenceNotFoundError,
@@ -16,7 +16,7 @@ from turnwire_server.domain.event import Cancelled, Failed, InferenceFinished, L
 from turnwire_server.domain.inference import FinishClass, IllegalTransition, Inference, InferenceState
 from turnwire_server.domain.turn import TurnState
 from turnwire_server.stores.base import Amendment, Waiting
-from turnwire_server.stores.lease import Claim, Effect, Fenced
+from turnwire_server.stores.lease import Claim, Effect, Fenced, Step
 from turnwire_server.stores.start import Idempotency
 
 ABORTED = Failed(StepAbortedError(pause="p").failure())
@@ -59,6 +59,40 @@ class AnswerPromises:
         assert (session.active, session.expire_time) == (None, harness.now + timedelta(hours=1))
         assert (await harness.claim()).inference.inference_id == queued.inference_id
 
+    async def test_the_blocks_of_an_answer_are_in_the_turn_at_once(self, harness: Harness) -> None:
+        await harness.session("s")
+        claim = await harness.waiting("s", llm("a"))
+        part = Amendment(b"", blocks=(llm("b"), llm("c")), is_released=False)
+        for _ in range(2):
+            await harness.store.amend("local", claim.inference.inference_id, "part", lambda _: part)
+            turn = await harness.full("s", 0)
+            assert (turn.state, texts(turn), turn.given_block_count) == (TurnState.OPEN, ["hi", "a", "b", "c"], 1)
+        assert len({*(block.id for block in turn.blocks), ""}) == 5
+        await harness.amend(claim, lambda _: Amendment(b"", blocks=(llm("d"),)))
+        following = await harness.claim()
+        events = tuple(harness.deltas(following, "x"))
+        step = Step(2, (llm("e"),), events=events, then=WAITS[0], marks=marks(harness, 5, 6))
+        await harness.store.commit_step(following.lease, 1, step)
+        await harness.amend(claim, lambda _: Amendment(b"", blocks=(llm("f"),), outcome=ABORTED))
+        turn = await harness.full("s", 0)
+        assert (turn.state, texts(turn)) == (TurnState.CLOSED, ["hi", "a", "b", "c", "d", "e", "f"])
+        assert [type(payload) for payload in (await harness.payloads("s"))[-2:]] == [TurnClosed, InferenceFinished]
+        assert TurnClosed(0, 7) in await harness.payloads("s")
+        assert [each.turn.block_count for each in await harness.snapshots(claim.inference)] == [5, 6]
+
+    @pytest.mark.parametrize("outcome", [None, ABORTED], ids=["released", "ended"])
+    async def test_blocks_that_cannot_be_encoded_change_nothing(
+        self, harness: Harness, outcome: Outcome | None
+    ) -> None:
+        await harness.session("s")
+        claim = await harness.waiting("s")
+        before, waiting = await harness.everything(), await harness.look(claim)
+        broken = Amendment(b"two", (Effect("c"),), blocks=(llm("fine"), llm("\ud800")), outcome=outcome)
+        with pytest.raises(UnicodeEncodeError):
+            await harness.amend(claim, lambda _: broken)
+        assert await harness.everything() == before
+        assert await harness.look(claim) == waiting
+
     async def test_what_an_answer_ended_takes_nothing_more(self, harness: Harness) -> None:
         await harness.session("s")
         claim = await harness.waiting("s")
@@ -83,7 +117,7 @@ class AnswerPromises:
         claim = await harness.waiting("s", wake_time=harness.now)
         before, waiting = await harness.everything(), await harness.look(claim)
         events = tuple(harness.deltas(claim, "x"))
-        amendment = Amendment(b"two", (Effect("c", b"C"),), events, outcome=broken)
+        amendment = Amendment(b"two", (Effect("c", b"C"),), events, (llm("b"),), outcome=broken)
         with pytest.raises((IllegalTransition, UnicodeEncodeError)):
             await harness.store.amend("local", claim.inference.inference_id, "token", lambda _: amendment, _guard("k"))
         assert await harness.everything() == before

@@ -115,7 +115,7 @@ def amend(driver: Driver, step: Step) -> Sent | None:
 
 def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> Sent:
     """A client answers an inference."""
-    is_partial, events, effects, is_refused, end, key = step.take(2, 3, 3, 6, 5, 6)
+    is_partial, events, effects, is_refused, end, key, blocks = step.take(2, 3, 3, 6, 5, 6, 2)
     found = driver.world.model.find(principal, inference_id)
     session_id = found.noun.session_id if found else ""
     amendment = Amendment(
@@ -123,6 +123,7 @@ def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> 
         tuple(Effect(f"call-{number}", f"client {step.how}".encode()) for number in range(effects)),
         driver.deltas(session_id, inference_id, events),
         is_released=not is_partial,
+        blocks=(Block("", User(f"answered {step.how}")),) * blocks,
         outcome={3: Failed(StepAbortedError(pause="p").failure()), 4: Cancelled()}.get(end),
     )
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from contract.store_model_clients import ClientModel
-from contract.store_model_state import PAUSED, QUEUED, WAITING_FOR_TOOLS, ModelTurn, end, event, tell
+from contract.store_model_state import PAUSED, QUEUED, WAITING_FOR_TOOLS, ModelTurn, complete, end, event, tell
 from turnwire_server.domain.errors import InferenceNotWaitingError
 from turnwire_server.domain.event import InferenceQueued
 from turnwire_server.domain.inference import Inference, InferenceState
@@ -44,6 +44,7 @@ class WaitModel(ClientModel):
         self.tokens.add(token)
         self.record(inference.session, inference, idempotency)
         inference.checkpoint = amendment.checkpoint
+        inference.blocks += complete(amendment.blocks)
         inference.effects |= {effect.call: effect.outcome for effect in amendment.effects}
         bodies = list(amendment.events)
         if amendment.outcome:

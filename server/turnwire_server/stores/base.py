@@ -49,6 +49,8 @@ class Waiting:
 class Amendment:
     """What a client's answer changes of an inference that waits: a new checkpoint, more blocks, and encoded events.
 
+    An effect that is given replaces the one that is there.
+
     `is_released`: there is nothing more to wait for, so it goes back to the line, as the first. `outcome`: it ends with
     that instead, a Failed or a Cancelled, after the events.
     """
