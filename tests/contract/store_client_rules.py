@@ -6,9 +6,10 @@ from types import MappingProxyType
 from contract.store_driver import SESSIONS, Driver, Sent, Slot, Step
 from contract.store_model_state import ENDED, PAUSED, WAITING_FOR_TOOLS, Minted
 from contract.store_world import Call, Witness
-from turnwire_server.domain.errors import DrainingError, SessionBusyError, ToolCallNotPendingError
-from turnwire_server.domain.inference import ConflictPolicy, InferenceConfig
-from turnwire_server.domain.session import NewSession, SessionChange
+from turnwire_server.domain.errors import DrainingError, SessionBusyError, StepAbortedError, ToolCallNotPendingError
+from turnwire_server.domain.event import Cancelled, Failed
+from turnwire_server.domain.inference import ConflictPolicy, InferenceConfig, Overrides
+from turnwire_server.domain.session import NewSession, PauseAction, SessionChange, StepMode
 from turnwire_server.domain.turn import PER_TURN_DATA, Block, User
 from turnwire_server.stores.base import Amendment, Base, Waiting
 from turnwire_server.stores.lease import Effect
@@ -22,14 +23,20 @@ _POLICIES = (
     ConflictPolicy.REJECT,
 )
 _DATA = MappingProxyType({"app.of@v1": "1", min(PER_TURN_DATA): "2"})
+_CONFIG = InferenceConfig(temperature=0.1, stop_sequences=("ü",))
+_STEP_MODES = (None, StepMode(), StepMode(timedelta(microseconds=1), PauseAction.ABORT))
 
 
 def create(driver: Driver, step: Step) -> Sent:
     """A client creates a session."""
     principal, session_id = SESSIONS[(3, 3, 0, 3, 1)[step.which]]
-    label, has_ttl, key, is_refused = step.take(2, 2, 6, 5)
+    label, has_ttl, key, is_refused, config = step.take(2, 2, 6, 5, 2)
     new = NewSession(
-        session_id, labels={"of": "all"} if label else {}, ttl=timedelta(hours=1) if has_ttl else None, profile="p"
+        session_id,
+        labels={"of": "all"} if label else {},
+        ttl=timedelta(hours=1) if has_ttl else None,
+        profile="p",
+        config=_CONFIG if config else InferenceConfig(),
     )
     check = Witness(_refuse if is_refused == 4 else _accept)
     call = Call("create_session", principal, new, driver.world.mint("log"), _key("CreateSession", key), check)
@@ -55,7 +62,7 @@ def _key(rpc: str, number: int) -> Idempotency | None:
 
 def start(driver: Driver, step: Step) -> Sent:
     """A client starts an inference."""
-    policy, key, timeout, parent, is_new = step.take(5, 6, 3, 12, 6)
+    policy, key, timeout, parent, is_new, is_recorded = step.take(5, 6, 3, 12, 6, 2)
     principal, session_id = SESSIONS[-1 if is_new == 5 else (0, 0, 1, 0, 2)[step.which]]
     command = StartCommand(
         principal,
@@ -63,6 +70,7 @@ def start(driver: Driver, step: Step) -> Sent:
         NewSession(session_id, labels={"of": "all"}) if is_new == 5 else session_id,
         (Block("", User(f"to {session_id}")), Block("b", User("more")))[: 1 + step.who % 2],
         {10: 0, 11: 1}.get(parent),
+        overrides=Overrides(record_snapshots=bool(is_recorded)),
         conflict_policy=_POLICIES[policy],
         idempotency=_key("StartInference", key),
         timeout={1: timedelta(seconds=5), 2: timedelta(seconds=100)}.get(timeout),
@@ -107,7 +115,7 @@ def amend(driver: Driver, step: Step) -> Sent | None:
 
 def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> Sent:
     """A client answers an inference."""
-    is_partial, events, effects, is_refused = step.take(2, 3, 3, 6)
+    is_partial, events, effects, is_refused, end, key, blocks = step.take(2, 3, 3, 6, 5, 6, 2)
     found = driver.world.model.find(principal, inference_id)
     session_id = found.noun.session_id if found else ""
     amendment = Amendment(
@@ -115,6 +123,8 @@ def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> 
         tuple(Effect(f"call-{number}", f"client {step.how}".encode()) for number in range(effects)),
         driver.deltas(session_id, inference_id, events),
         is_released=not is_partial,
+        blocks=(Block("", User(f"answered {step.how}")),) * blocks,
+        outcome={3: Failed(StepAbortedError(pause="p").failure()), 4: Cancelled()}.get(end),
     )
 
     def decide(_: Waiting) -> Amendment:
@@ -122,20 +132,32 @@ def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> 
             raise ToolCallNotPendingError(inference_id=inference_id, tool_calls="call-1")
         return amendment
 
-    call = Call("amend", principal, inference_id, driver.world.mint("amend"), Witness(decide))
-    return Sent(call, Slot(), kind=f"amend, {'partly' if is_partial else 'released'}")
+    guard = _key(f"answers to {inference_id}", key)
+    call = Call("amend", principal, inference_id, driver.world.mint("amend"), Witness(decide), guard)
+    what = "ended" if amendment.outcome else "partly" if is_partial else "released"
+    return Sent(call, Slot(), kind=f"amend, {what}{', with a key' if guard else ''}")
 
 
 def update(driver: Driver, step: Step) -> Sent:
     """A client changes a session."""
     principal, session_id = _session(step)
     known = driver.world.model.sessions.get((principal, session_id))
-    labels, name, revision = step.take(3, 2, 4)
+    labels, name, revision, config = step.take(3, 2, 4, 3)
     change = SessionChange(
-        f"name {step.how}" if name else None, {1: {"of": "all"}, 2: {"of": "none"}}.get(labels), {"app.x@v1": "1"}
+        f"name {step.how}" if name else None,
+        {1: {"of": "all"}, 2: {"of": "none"}}.get(labels),
+        {"app.x@v1": "1"},
+        config={1: InferenceConfig(), 2: _CONFIG}.get(config),
     )
     expected = {1: 1, 2: known.noun.revision if known else 1, 3: 2}.get(revision)
     return Sent(Call("update_session", principal, session_id, change, expected, driver.world.mint("update")), Slot())
+
+
+def set_step_mode(driver: Driver, step: Step) -> Sent:
+    """A client turns step mode on or off."""
+    principal, session_id = _session(step)
+    mode = _STEP_MODES[step.how % len(_STEP_MODES)]
+    return Sent(Call("set_step_mode", principal, session_id, mode, driver.world.mint("step mode")), Slot())
 
 
 def delete(driver: Driver, step: Step) -> Sent:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 from contract.store_model_state import ENDED, Minted, ModelSession
 from contract.store_world import Call, World, compare_chunk
 from turnwire_server.domain.event import Event, InferenceAttemptLost, InferenceFinished, InferenceQueued, LlmDelta
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.domain.turn import TurnView
+from turnwire_server.domain.turn import SnapshotPhase, TurnView
 from turnwire_server.stores.page import Page
 from turnwire_server.wire.event import decode_frames
 
@@ -26,12 +27,17 @@ async def look(world: World) -> None:
         for labels in ({}, {"of": "all"}):
             sessions = model.list_sessions(principal, labels)
             await _compare_pages(sessions, lambda before: store.list_sessions(principal, labels, 2, before))  # noqa: B023
+        await _look_at_waiting(world, principal, "")
     for session in model.sessions.values():
         await world.read(Call("get_session", session.principal, session.noun.session_id))
         if session.log:
             await _look_at_inferences(world, session)
             await _look_at_turns(world, session)
+            await _look_at_snapshots(world, session)
+            await _look_at_waiting(world, session.principal, session.noun.session_id)
             await _look_at_log(world, session)
+    for later in (0, 5, 3600):
+        await world.read(Call("find_due", world.now + timedelta(seconds=later), 3))
     await world.read(Call("get_session", "other", "of-nobody"))
     await world.read(Call("get_inference", "other", "of-nobody"))
     _check_minted(world)
@@ -54,6 +60,21 @@ async def _look_at_inferences(world: World, session: ModelSession) -> None:
         inferences = model.list_inferences(*where, states)
         await _compare_pages(inferences, lambda before: store.list_inferences(*where, states, 4, before))  # noqa: B023
     await world.read(Call("get_inference", session.principal, session.inferences[-1].noun.inference_id))
+
+
+async def _look_at_waiting(world: World, principal: str, session_id: str) -> None:
+    for state in (InferenceState.WAITING_FOR_TOOLS, InferenceState.PAUSED):
+        where = principal, session_id, state
+        waiting = world.model.list_waiting(*where)
+        await _compare_pages(waiting, lambda after: world.store.list_waiting(*where, 1, after))  # noqa: B023
+
+
+async def _look_at_snapshots(world: World, session: ModelSession) -> None:
+    for inference in session.inferences:
+        for phase in (None, SnapshotPhase.POST_INFERENCE):
+            where = session.principal, inference.noun.inference_id, phase
+            snapshots = world.model.list_turn_snapshots(*where)
+            await _compare_pages(snapshots, lambda after: world.store.list_turn_snapshots(*where, 2, after))  # noqa: B023
 
 
 async def _look_at_turns(world: World, session: ModelSession) -> None:

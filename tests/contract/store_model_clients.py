@@ -5,9 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from contract.store_model_state import (
-    PAUSED,
     QUEUED,
-    WAITING_FOR_TOOLS,
     Entry,
     Minted,
     ModelInference,
@@ -22,7 +20,6 @@ from contract.store_model_state import (
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     InferenceNotFoundError,
-    InferenceNotWaitingError,
     NoActiveInferenceError,
     RevisionMismatchError,
     SessionAlreadyExistsError,
@@ -34,7 +31,7 @@ from turnwire_server.domain.event import Cancelled, InferenceQueued
 from turnwire_server.domain.inference import ConflictPolicy, Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.domain.turn import Turn, TurnView
-from turnwire_server.stores.base import Amend, Base, Waiting
+from turnwire_server.stores.base import Base
 from turnwire_server.stores.page import TurnPage
 from turnwire_server.stores.start import Decide, Idempotency, SessionState, StartCommand, Started
 
@@ -98,7 +95,7 @@ class ClientModel:
         check: Callable[[], object] | None = None,
     ) -> tuple[Session, bool]:
         """See SessionStore."""
-        if made := self._pass_gate(principal, idempotency):
+        if made := self.pass_gate(principal, idempotency):
             return made.session.shown(), made.session.token == token
         if token in self.tokens:
             sent = self.session(principal, new.session_id)
@@ -125,6 +122,7 @@ class ClientModel:
                 labels=noun.labels if change.labels is None else change.labels,
                 metadata=noun.metadata if change.metadata is None else change.metadata,
                 profile=noun.profile if change.profile is None else change.profile,
+                config=noun.config if change.config is None else change.config,
                 update_time=self.now(),
                 revision=noun.revision + 1,
             )
@@ -173,10 +171,12 @@ class ClientModel:
             new.metadata,
             new.profile,
             None if new.ttl is None else now + new.ttl,
+            config=new.config,
         )
         return ModelSession(principal, noun, token, new.ttl)
 
-    def _pass_gate(self, principal: str, idempotency: Idempotency | None) -> Made | None:
+    def pass_gate(self, principal: str, idempotency: Idempotency | None) -> Made | None:
+        """Return what the first call with an idempotency key made, None if this is the first."""
         made = self._made.get((principal, idempotency.rpc, idempotency.key)) if idempotency else None
         if idempotency and made and made.fingerprint != idempotency.fingerprint:
             raise IdempotencyKeyReusedError(rpc=idempotency.rpc)
@@ -191,6 +191,10 @@ class ClientModel:
         self.sessions[session.principal, session.noun.session_id] = session
         if inference:
             session.inferences.append(inference)
+        self.record(session, inference, idempotency)
+
+    def record(self, session: ModelSession, inference: ModelInference | None, idempotency: Idempotency | None) -> None:
+        """Record what the call with an idempotency key made."""
         if idempotency:
             made = Made(idempotency.fingerprint, session, inference)
             self._made[session.principal, idempotency.rpc, idempotency.key] = made
@@ -198,7 +202,7 @@ class ClientModel:
     def start(self, command: StartCommand, decide: Decide) -> Started:
         """See SessionStore."""
         name = command.target if isinstance(command.target, str) else command.target.session_id
-        made = self._pass_gate(command.principal, command.idempotency)
+        made = self.pass_gate(command.principal, command.idempotency)
         sent = made.inference if made else self.find(command.principal, command.inference_id)
         if sent:
             return Started(sent.shown(), created=sent.noun.inference_id == command.inference_id)
@@ -222,12 +226,12 @@ class ClientModel:
     ) -> tuple[ModelInference, ModelInference | None]:
         line, now = session.line(), self.now()
         is_displacing = command.conflict_policy in (ConflictPolicy.INTERRUPT, ConflictPolicy.ROLLBACK)
-        displaced = line[0] if is_displacing and line and line[0].noun.start_time else None
-        is_rolled_back = displaced is not None and command.conflict_policy is ConflictPolicy.ROLLBACK
-        parent = command.parent
-        if parent is None and is_rolled_back and displaced and displaced.turn:
-            parent = displaced.turn.noun.parent
-        is_fixed = command.parent is not None or is_rolled_back
+        displaced = line[0] if is_displacing and line else None
+        is_fixed, parent = command.parent is not None, command.parent
+        if displaced and command.conflict_policy is ConflictPolicy.ROLLBACK and not is_fixed:
+            is_fixed, parent = displaced.is_parent_fixed, displaced.parent
+            if displaced.turn:
+                is_fixed, parent = True, displaced.turn.noun.parent
         index = parent if is_fixed else len(session.turns) - 1
         turn = session.turns[index].shown() if index is not None and 0 <= index < len(session.turns) else None
         if is_fixed and index is not None and turn is None:
@@ -261,27 +265,6 @@ class ClientModel:
         """See SessionStore."""
         inference = self.inference(principal, inference_id)
         cancel(self.told, inference, reason, self.now())
-        return inference.shown()
-
-    def amend(self, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
-        """See SessionStore."""
-        inference = self.inference(principal, inference_id)
-        if token in self.tokens:
-            return inference.shown()
-        state = inference.noun.state
-        if state not in (WAITING_FOR_TOOLS, PAUSED):
-            raise InferenceNotWaitingError(inference_id=inference_id, state=state.name)
-        amendment = decide(Waiting(inference.shown(), inference.checkpoint, inference.listed_effects()))
-        self.tokens.add(token)
-        inference.checkpoint = amendment.checkpoint
-        inference.effects |= {effect.call: effect.outcome for effect in amendment.effects}
-        bodies = list(amendment.events)
-        if amendment.is_released:
-            inference.noun = replace(inference.noun, state=QUEUED)
-            tell(self.told, inference, [*bodies, event(inference, InferenceQueued(1), self.now())], QUEUED)
-        else:
-            tell(self.told, inference, bodies, None)
-        inference.holds_through = inference.shown().last_sequence
         return inference.shown()
 
     def forget_keys(self, now: datetime) -> None:

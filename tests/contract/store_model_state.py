@@ -22,9 +22,17 @@ from turnwire_server.domain.event import (
 )
 from turnwire_server.domain.inference import FinishClass, Inference, InferenceState, Usage
 from turnwire_server.domain.session import InferenceRef, Session
-from turnwire_server.domain.turn import PER_TURN_DATA, ROLES, Block, Turn, TurnState, TurnView
-from turnwire_server.stores.base import Base
-from turnwire_server.stores.lease import Claim, Effect, Lease
+from turnwire_server.domain.turn import (
+    PER_TURN_DATA,
+    ROLES,
+    Block,
+    SnapshotMark,
+    Turn,
+    TurnState,
+    TurnView,
+)
+from turnwire_server.stores.base import Base, Waiting
+from turnwire_server.stores.lease import Claim, Effect, Ending, Lease, Step
 from turnwire_server.stores.start import StartCommand, Unfinished
 
 QUEUED, RUNNING, WAITING_FOR_TOOLS, PAUSED, SUCCEEDED, FAILED, CANCELLED = InferenceState
@@ -154,6 +162,8 @@ class ModelInference:
     holds_through: int = 0
     checkpoint: bytes = b""
     effects: dict[str, bytes | None] = field(default_factory=dict[str, bytes | None])
+    marks: list[SnapshotMark] = field(default_factory=list[SnapshotMark])
+    wake_time: datetime | None = None
 
     def shown(self) -> Inference:
         """Return the inference as it is now."""
@@ -169,6 +179,10 @@ class ModelInference:
     def listed_effects(self) -> tuple[Effect, ...]:
         """Return the tool calls since the last step."""
         return tuple(Effect(call, outcome) for call, outcome in self.effects.items())
+
+    def waiting(self) -> Waiting:
+        """Return what an answer to it is decided on."""
+        return Waiting(self.shown(), self.checkpoint, self.listed_effects())
 
     def claimed(self) -> Claim:
         """Return the inference with its lease."""
@@ -271,6 +285,15 @@ def begin(told: list[Told], inference: ModelInference, now: datetime) -> None:
         bodies.append(event(inference, TurnOpened(turn.index, turn.block_count, turn.parent), now))
     tell(told, inference, bodies, RUNNING)
     inference.holds_through = inference.shown().last_sequence
+
+
+def extend(inference: ModelInference, more: Step | Ending) -> None:
+    """Add what a step or an ending has for the turn, and what it used."""
+    inference.blocks += complete(more.blocks)
+    inference.marks += more.marks
+    if inference.turn and more.data is not None:
+        inference.turn.noun = replace(inference.turn.noun, data=dict(more.data))
+    spend(inference, more.usage, more.model)
 
 
 def spend(inference: ModelInference, usage: Usage, model: str) -> None:

@@ -1,7 +1,8 @@
 """What owners may do next: one function per rule. Each makes a call out of a step, or none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 from contract.store_client_rules import amend, start
 from contract.store_driver import Driver, Owner, Run, Sent, Slot, Step
@@ -10,7 +11,7 @@ from contract.store_world import Call
 from turnwire_server.domain.errors import AttemptLostError, EngineFailedError
 from turnwire_server.domain.event import Cancelled, Failed, Outcome, Succeeded
 from turnwire_server.domain.inference import FinishClass, InferenceState, Usage
-from turnwire_server.domain.turn import Block, LlmText
+from turnwire_server.domain.turn import PER_TURN_DATA, Block, LlmText, SnapshotMark, SnapshotPhase
 from turnwire_server.stores.lease import Effect, Ending, Fenced, Lease
 from turnwire_server.stores.lease import Step as CommittedStep
 
@@ -154,13 +155,15 @@ def finish_run(driver: Driver, run: Run, step: Step) -> Sent:
         Cancelled(),
         Failed(AttemptLostError(attempt=run.claim.inference.attempt).failure()),
     )
-    outcome, count, blocks = step.take(4, 3, 2)
+    outcome, count, blocks, data, marks = step.take(4, 3, 2, 3, 3)
     ending = Ending(
         Cancelled() if run.is_cancel_requested else outcomes[outcome],
         Usage(1, 2, 3, 4),
         "m3" if blocks else "",
         (Block("", LlmText(f"ended {step.how}")),) * blocks,
         _said(driver, run, count),
+        _data(data, step),
+        _marks(driver, run, marks, blocks),
     )
     return _write(driver, run, Call("finish", run.claim.lease, run.position, ending), count, is_end=True)
 
@@ -207,7 +210,7 @@ def _from(driver: Driver, step: Step) -> list[Owner]:
 
 
 def _commit(driver: Driver, run: Run, step: Step, then: InferenceState) -> Sent:
-    blocks, count, model = step.take(3, 3, 2)
+    blocks, count, model, data, marks, wakes = step.take(3, 3, 2, 3, 3, 3)
     if then is not RUNNING:
         count = max(count, 1)  # the last of the events tells of it
     committed = CommittedStep(
@@ -218,9 +221,29 @@ def _commit(driver: Driver, run: Run, step: Step, then: InferenceState) -> Sent:
         _said(driver, run, count),
         f"checkpoint {step.how}".encode(),
         then,
+        {1: driver.world.now, 2: driver.world.now + timedelta(seconds=7)}.get(wakes),
+        _data(data, step),
+        _marks(driver, run, marks, blocks),
     )
     call = Call("commit_step", run.claim.lease, run.position, committed)
     return _write(driver, run, call, count, is_end=then is not RUNNING, kind=f"commit_step, {then.name}")
+
+
+def _data(number: int, step: Step) -> Mapping[str, str] | None:
+    """Return what the data of a turn are from now on, None if they stay."""
+    return {1: {}, 2: {"app.of@v1": f"{step.how % 3}", min(PER_TURN_DATA): "3"}}.get(number)
+
+
+def _marks(driver: Driver, run: Run, number: int, added: int) -> tuple[SnapshotMark, ...]:
+    """Return marks of a turn to which blocks are added: as it is, and as it will be."""
+    found = driver.world.model.find(run.claim.lease.principal, run.claim.lease.inference_id)
+    before = found.turn.shown().block_count if found and found.turn else 0
+    phases = {1: (SnapshotPhase.FINAL,), 2: (SnapshotPhase.PRE_INFERENCE, SnapshotPhase.POST_INFERENCE)}
+    counts = (before, before + added)
+    return tuple(
+        SnapshotMark(phase, run.step + 1, count, driver.world.now)
+        for phase, count in zip(phases.get(number, ()), counts, strict=False)
+    )
 
 
 def _said(driver: Driver, run: Run, count: int) -> tuple[bytes, ...]:

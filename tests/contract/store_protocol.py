@@ -40,6 +40,7 @@ _RULES = {
     "request_cancel": (clients.request_cancel, 2),
     "amend": (owners.amend_or_wait, 5),
     "update": (clients.update, 1),
+    "set_step_mode": (clients.set_step_mode, 1),
     "delete": (clients.delete, 1),
     "compact": (clients.compact, 1),
     "sweep": (clients.sweep, 2),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from contract.store_harness import DONE, Harness, by_call, llm, texts, user
+from contract.store_harness import DONE, Harness, by_call, llm, marks, texts, user
 from turnwire_server.domain.errors import EngineFailedError
 from turnwire_server.domain.event import Cancelled, Failed, InferenceFinished, LlmDelta, Outcome, TurnClosed
 from turnwire_server.domain.inference import InferenceState, Usage
@@ -125,7 +125,11 @@ class StepPromises:
         await harness.store.record_effects(claim.lease, 0, [Effect("c")])
         step = replace(_step(harness, claim, 1, "a"), then=then)
         before, held = await harness.everything(), await harness.again(claim)
-        for broken in (replace(step, model="\ud800"), replace(step, blocks=(llm("fine"), llm("\ud800")))):
+        for broken in (
+            replace(step, model="\ud800"),
+            replace(step, blocks=(llm("fine"), llm("\ud800"))),
+            replace(step, data={"app.of@v1": "\ud800"}, marks=marks(harness, 1)),
+        ):
             with pytest.raises(UnicodeEncodeError):
                 await harness.store.commit_step(claim.lease, 0, broken)
             assert await harness.everything() == before

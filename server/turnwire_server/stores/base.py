@@ -49,8 +49,10 @@ class Waiting:
 class Amendment:
     """What a client's answer changes of an inference that waits: a new checkpoint, more blocks, and encoded events.
 
+    An effect that is given replaces the one that is there.
+
     `is_released`: there is nothing more to wait for, so it goes back to the line, as the first. `outcome`: it ends with
-    that instead.
+    that instead, a Failed or a Cancelled, after the events.
     """
 
     checkpoint: bytes
@@ -163,7 +165,9 @@ class SessionStore(Protocol):
     async def start(self, command: StartCommand, decide: Decide) -> Started:
         """Accept an inference: the idempotency gate, then existence, then `decide`, then QUEUED and its event.
 
-        What it displaces is told to cancel, and ends at once unless it is RUNNING.
+        With INTERRUPT and ROLLBACK it displaces what is active, or else what is first in line, and is the first then.
+        What it displaces is told to cancel, and ends at once unless it is RUNNING. With ROLLBACK it is for the parent
+        of that one, unless it names another: the one of its turn, or else the one that it was itself started for.
 
         Errors: those of create_session for a new session, SessionNotFoundError, TurnNotFoundError, what `decide`
         raises.
@@ -220,7 +224,8 @@ class SessionStore(Protocol):
     ) -> Inference:
         """Take an answer to an inference that is WAITING_FOR_TOOLS or PAUSED. `token`, minted by the caller, names it.
 
-        With `idempotency` the gate comes first, before the state is looked at: a repeat changes nothing.
+        With `idempotency` the gate comes first, before the state is looked at: a repeat changes nothing. A call that
+        raises leaves the key free.
 
         Errors: InferenceNotFoundError, IdempotencyKeyReusedError, InferenceNotWaitingError, what `decide` raises.
         """
@@ -229,14 +234,19 @@ class SessionStore(Protocol):
     async def list_waiting(
         self, principal: str, session_id: str, state: InferenceState, limit: int, after: int | None
     ) -> Page[Waiting]:
-        """Return the inferences in a waiting state, of one session or of all for an empty session_id, the oldest first.
+        """Return the inferences in one of the waiting states, of a session or of all for an empty session_id.
+
+        The oldest come first, behind the cursor `after`. Bounded as list_sessions is.
 
         Errors: SessionNotFoundError.
         """
         ...
 
     async def find_due(self, now: datetime, limit: int) -> tuple[Due, ...]:
-        """Return inferences that wait for their client and whose `Step.wake_time` has come, the longest due first."""
+        """Return inferences that wait for their client and whose `Step.wake_time` has come, the longest due first.
+
+        Cheap enough to be called several times a second, whatever waits.
+        """
         ...
 
     async def register(self, owner: str) -> None:
@@ -373,7 +383,9 @@ class SessionStore(Protocol):
     async def list_turn_snapshots(
         self, principal: str, inference_id: str, phase: SnapshotPhase | None, limit: int, after: int | None
     ) -> Page[TurnSnapshot]:
-        """Return the snapshots of an inference's turn, of one phase or of all, oldest first; bounded as in get_turn.
+        """Return the snapshots of an inference's turn, of one phase or of all: the oldest first, behind `after`.
+
+        Bounded as list_turns is: of a snapshot that does not fit in a page, the blocks are left out that do not.
 
         Errors: InferenceNotFoundError.
         """

@@ -38,14 +38,15 @@ def amend(
 
 
 def _apply(state: State, held: HeldInference, amendment: Amendment) -> None:
-    held.blocks = [*held.blocks, *encoded_blocks(amendment.blocks, state.mint)]
     if amendment.outcome:
-        state.end(held, Ending(amendment.outcome), amendment.events)
+        state.end(held, Ending(amendment.outcome, blocks=amendment.blocks), amendment.events)
         return
+    blocks = encoded_blocks(amendment.blocks, state.mint)
     if amendment.is_released:
         state.move(held, lifecycle.release(held.inference, state.now()), amendment.events)
     elif amendment.events:
         state.append(held, amendment.events)
+    held.blocks = [*held.blocks, *blocks]
     held.checkpoint = amendment.checkpoint
     held.effects.update((effect.call, effect.outcome) for effect in amendment.effects)
     held.holds_through = held.inference.last_sequence

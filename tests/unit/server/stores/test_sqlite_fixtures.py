@@ -3,22 +3,30 @@
 import json
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from support.proto_docs import ROOT
-from support.store_fixture import DEAD_OWNER, Json, clock, differences, opened, read, restore
+from support.store_fixture import DEAD_OWNER, EPOCH, Json, clock, differences, opened, read, restore
 from turnwire_server.domain.errors import AttemptLostError
-from turnwire_server.domain.event import Failed, Succeeded
-from turnwire_server.domain.inference import FinishClass, InferenceState
-from turnwire_server.domain.turn import Block, LlmText, TurnView
-from turnwire_server.stores.base import SessionStore
-from turnwire_server.stores.lease import Claim, DeclaredDead, Ending
+from turnwire_server.domain.event import Cancelled, DebuggerPause, Event, Failed, Succeeded
+from turnwire_server.domain.inference import FinishClass, InferenceConfig, InferenceState
+from turnwire_server.domain.session import PauseAction, SessionChange, StepMode
+from turnwire_server.domain.turn import Block, LlmText, SnapshotMark, SnapshotPhase, TurnView
+from turnwire_server.stores.base import Amendment, Due, SessionStore
+from turnwire_server.stores.lease import Claim, DeclaredDead, Ending, Step
 from turnwire_server.stores.sqlite_migration import read_scripts
+from turnwire_server.wire.event import encode_event
 
 FIXTURES = sorted((ROOT / "tests" / "fixtures" / "store").glob("schema*.sql"))
 NEWEST = len(read_scripts())
+
+MODE = StepMode(timedelta(hours=1), PauseAction.ABORT)
+DATA = {"app.of@v1": "1"}
+ANSWER = (Block("", LlmText("Done")),)
+LATER = EPOCH + timedelta(days=1)
 
 every_fixture = pytest.mark.parametrize("fixture", FIXTURES, ids=lambda fixture: fixture.stem)
 
@@ -43,8 +51,13 @@ def _backups(folder: Path) -> list[str]:
     return [file.name for file in folder.glob("*.backup")]
 
 
+def _event(claim: Claim) -> bytes:
+    inference = claim.inference
+    return encode_event(Event(inference.session_id, inference.inference_id, EPOCH, DebuggerPause("p", "after_tools")))
+
+
 async def _end(store: SessionStore, claim: Claim) -> None:
-    ending = Ending(Succeeded(FinishClass.COMPLETED), blocks=(Block("", LlmText("Done")),))
+    ending = Ending(Succeeded(FinishClass.COMPLETED), blocks=ANSWER)
     ended = await store.finish(claim.lease, claim.position, ending)
     assert ended.state is InferenceState.SUCCEEDED
 
@@ -71,6 +84,38 @@ async def test_everything_in_it_is_read(fixture: Path, tmp_path: Path) -> None:
         assert _complaints(path) == []
     is_old = _version(fixture) < NEWEST
     assert _backups(tmp_path) == ([f"turnwire.db.schema{_version(fixture)}.backup"] if is_old else [])
+
+
+@every_fixture
+async def test_what_is_newer_than_it_works(fixture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "turnwire.db"
+    restore(fixture, path)
+    async with opened(path, clock(), ids_from=1000) as store:
+        await store.register("new")
+        await store.set_step_mode("local", "talk", MODE, "mode")
+        change = SessionChange(config=InferenceConfig(seed=7))
+        changed = await store.update_session("local", "talk", change, None, "change")
+        assert (changed.step_mode, changed.config) == (MODE, change.config)
+        [_, alone] = await store.claim("new", ["a", "b"])
+        marks = tuple(SnapshotMark(phase, 1, count, EPOCH) for count, phase in enumerate(SnapshotPhase))
+        step = Step(
+            1, ANSWER, events=(_event(alone),), then=InferenceState.PAUSED, wake_time=LATER, data=DATA, marks=marks
+        )
+        waiting = await store.commit_step(alone.lease, 0, step)
+        assert Due("someone", waiting.inference_id) in await store.find_due(LATER, 9)
+        page = await store.list_waiting("someone", "waiting", InferenceState.PAUSED, 9, None)
+        assert [each.inference for each in page.items] == [waiting]
+        snapshots = await store.list_turn_snapshots("someone", waiting.inference_id, None, 9, None)
+        assert [len(each.turn.blocks) for each in snapshots.items] == [0, 1, 2, 2]
+        assert [each.turn.data for each in snapshots.items] == [DATA] * 4
+        amendment = Amendment(b"", outcome=Cancelled())
+        ended = await store.amend("someone", waiting.inference_id, "token", lambda _: amendment)
+        assert ended.state is InferenceState.CANCELLED
+        assert Due("someone", waiting.inference_id) not in await store.find_due(LATER, 9)
+        await store.delete_session("someone", "waiting", None, force=False)
+        while await store.sweep(EPOCH):
+            pass
+    assert _complaints(path) == []
 
 
 @every_fixture
