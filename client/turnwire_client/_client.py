@@ -7,6 +7,8 @@ from typing import Self, TypeAlias
 
 import grpc
 
+from turnwire.v1.engine_pb2 import Engine, Profile
+from turnwire.v1.engine_service_pb2 import GetProfileRequest, ListEnginesRequest, ListProfilesRequest
 from turnwire.v1.inference_pb2 import Inference, InferenceConfig, InferenceState
 from turnwire.v1.inference_service_pb2 import CancelRequest, GetInferenceRequest, ListInferencesRequest
 from turnwire.v1.session_pb2 import NewSession, Session
@@ -274,6 +276,38 @@ class Client:
             request.page_token = response.next_page_token
             if not request.page_token:
                 return
+
+    # --- engines and profiles -----------------------------------------------------------------------
+
+    async def list_engines(self) -> AsyncGenerator[Engine, None]:
+        """The engines that the server has, by name, page by page."""
+        request = ListEnginesRequest()
+        while True:
+            response = await self._transport.call(self._transport.engines.ListEngines, request)
+            for engine in response.engines:
+                yield engine
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    async def list_profiles(self) -> AsyncGenerator[Profile, None]:
+        """The profiles that the server offers, by name, page by page."""
+        request = ListProfilesRequest()
+        while True:
+            response = await self._transport.call(self._transport.engines.ListProfiles, request)
+            for profile in response.profiles:
+                yield profile
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    async def get_profile(self, name: str = "") -> Profile:
+        """A profile: what is in effect, and what it was made of. Without a name, the default one.
+
+        Raises ProfileNotFoundError.
+        """
+        request = GetProfileRequest(profile=name)
+        return (await self._transport.call(self._transport.engines.GetProfile, request)).profile
 
 
 def _revision(revision: int | None) -> int | None:

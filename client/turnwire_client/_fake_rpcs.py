@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from turnwire.v1 import engine_service_pb2 as epb
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire.v1 import session_service_pb2 as spb
 from turnwire.v1.event_pb2 import Event
@@ -18,6 +19,7 @@ from turnwire.v1.inference_pb2 import ConflictPolicy, Inference, InferenceState
 from turnwire.v1.turn_pb2 import Turn, TurnState, TurnView
 from turnwire_client._errors import ERRORS
 from turnwire_client._fake import TERMINAL, FakeSession, FakeStore, Refused, finish, subset
+from turnwire_client._fake_profiles import FakeProfiles
 from turnwire_client._requests import to_duration
 from turnwire_client._status import DETAILS_KEY, DOMAIN
 
@@ -47,6 +49,7 @@ class FakeRpcs:
 
     def __init__(self, store: FakeStore) -> None:
         self.requests: list[Message] = []
+        self.profiles = FakeProfiles()
         self.holds_waits = True
         self.faults: list[Fault] = []
         self.cuts: deque[tuple[int, Cut]] = deque()
@@ -75,9 +78,15 @@ class FakeRpcs:
             "GetTurn": self._unary(spb.GetTurnRequest, self._get_turn),
             "ListTurns": self._unary(spb.ListTurnsRequest, self._list_turns),
         }
+        engine = {
+            "ListEngines": self._unary(epb.ListEnginesRequest, self.profiles.list_engines),
+            "ListProfiles": self._unary(epb.ListProfilesRequest, self.profiles.list_profiles),
+            "GetProfile": self._unary(epb.GetProfileRequest, self.profiles.get_profile),
+        }
         return (
             grpc.method_handlers_generic_handler("turnwire.v1.InferenceService", inference),
             grpc.method_handlers_generic_handler("turnwire.v1.SessionService", session),
+            grpc.method_handlers_generic_handler("turnwire.v1.EngineService", engine),
         )
 
     def _unary(self, kind: type[Q], answer: Callable[[Q], Awaitable[A]]) -> Any:

@@ -6,14 +6,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 
-from turnwire_server.config import ConfigError, Settings, load_profiles
+from turnwire_server.config.error import ConfigError
+from turnwire_server.config.profiles import load_profiles
+from turnwire_server.config.settings import Settings
 from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.errors import EngineOptionsInvalidError, StoreUnavailableError
 from turnwire_server.domain.ids import mint_id
-from turnwire_server.domain.profile import Profiles
+from turnwire_server.domain.profile import EngineInfo, Profiles
+from turnwire_server.engines import scripted
 from turnwire_server.engines.base import Engine, EngineResult
 from turnwire_server.engines.pydantic_ai import PydanticAIEngine
+from turnwire_server.engines.pydantic_ai import options as pydantic_ai
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Bus, Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
@@ -71,7 +76,8 @@ async def running_server(
 
     Errors: ConfigError; OSError when the address or the store's file cannot be used.
     """
-    profiles = load_profiles(settings.profiles, os.environ)
+    infos = installed_engines()
+    profiles = load_profiles(settings.profiles, os.environ, infos)
     async with AsyncExitStack() as stack:
         fanout, clock = Fanout(), SystemClock()
         bus = bus or InProcessBus()
@@ -101,7 +107,7 @@ async def running_server(
             heartbeat_seconds=settings.heartbeat_seconds,
             watchers_max=settings.watchers_max,
         )
-        rpc = RpcServer(runtime, mint_id, settings.watchers_max + UNARY_RPCS_MAX)
+        rpc = RpcServer(runtime, mint_id, settings.watchers_max + UNARY_RPCS_MAX, engines=tuple(infos.values()))
         port = rpc.bind(settings.listen)
         host = settings.listen.rpartition(":")[0]
         async with asyncio.TaskGroup() as group:
@@ -146,22 +152,36 @@ async def _open_store(settings: Settings, on_commit: OnCommit, clock: Clock) -> 
         raise OSError(msg) from error
 
 
+def installed_engines() -> Mapping[str, EngineInfo]:
+    """Return the engines whose packages are installed, by name."""
+    infos = [scripted.INFO, *([pydantic_ai.INFO] if find_spec("pydantic_ai") else [])]
+    return {info.name: info for info in infos}
+
+
+# What an engine says of the options of a profile. Errors: EngineOptionsInvalidError.
+_CHECK_OPTIONS: Mapping[str, Callable[[Mapping[str, object]], object]] = {
+    scripted.ENGINE: scripted.parse_script,
+    pydantic_ai.ENGINE: pydantic_ai.parse_options,
+}
+
+
 def _engines(profiles: Profiles, stack: AsyncExitStack) -> Mapping[str, Engine]:
     """Build the engines that the profiles use; they are closed with the stack. Errors: ConfigError."""
     options: dict[str, list[Mapping[str, object]]] = {}
     for profile in profiles.by_name.values():
+        try:
+            _CHECK_OPTIONS[profile.engine](profile.engine_options)
+        except EngineOptionsInvalidError as error:
+            msg = f"the engine_options of the profile {profile.name} are not valid: {error}"
+            raise ConfigError(msg) from None
         options.setdefault(profile.engine, []).append(profile.engine_options)
     engines: dict[str, Engine] = {}
-    if "scripted" in options:
-        scripted = engines["scripted"] = ScriptedEngine()
-        stack.push_async_callback(scripted.aclose)
-    if "pydantic_ai" in options:
-        try:
-            pydantic_ai = engines["pydantic_ai"] = PydanticAIEngine(options["pydantic_ai"])
-        except EngineOptionsInvalidError as error:
-            msg = f"the engine_options of a profile are not valid: {error}"
-            raise ConfigError(msg) from None
-        stack.push_async_callback(pydantic_ai.aclose)
+    if scripted.ENGINE in options:
+        playing = engines[scripted.ENGINE] = ScriptedEngine()
+        stack.push_async_callback(playing.aclose)
+    if pydantic_ai.ENGINE in options:
+        asking = engines[pydantic_ai.ENGINE] = PydanticAIEngine(options[pydantic_ai.ENGINE])
+        stack.push_async_callback(asking.aclose)
     return engines
 
 

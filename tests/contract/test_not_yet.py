@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from turnwire_server.rpc.engine_service import EngineService
 from turnwire_server.rpc.inference_service import InferenceService
 from turnwire_server.rpc.server import SERVICES, served_rpcs
 from turnwire_server.rpc.session_service import SessionService
@@ -11,7 +12,11 @@ CHANGELOG = Path(__file__).parents[2] / "CHANGELOG.md"
 
 
 def test_the_changelog_lists_every_rpc_that_is_not_served() -> None:
-    implementations = {"InferenceService": InferenceService, "SessionService": SessionService}
+    implementations = {
+        "InferenceService": InferenceService,
+        "SessionService": SessionService,
+        "EngineService": EngineService,
+    }
     missing = {
         f"{service.name}.{method.name}"
         for service in SERVICES

@@ -14,7 +14,7 @@ from support.server import ServerProcess, server_on
 from turnwire.v1 import event_pb2, inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_server.bootstrap import running_server
-from turnwire_server.config import Settings
+from turnwire_server.config.settings import Settings
 from turnwire_server.domain.ids import mint_id
 from turnwire_server.domain.inference import Usage
 from turnwire_server.domain.turn import Block, LlmText
