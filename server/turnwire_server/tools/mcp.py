@@ -58,6 +58,7 @@ class McpToolSource:
         self._retry_time = float("-inf")
         self._listing = asyncio.Lock()
         self._change_count = 0
+        self._refused: dict[str, str] = {}
         self._kept: tuple[McpConnection, int, tuple[ServerTool, ...]] | None = None
 
     @property
@@ -152,6 +153,7 @@ class McpToolSource:
         if missing := set(only or ()) - {tool.name for tool in listed}:
             raise self._unavailable(f"it has no tool {', '.join(sorted(missing))}, which `only` names")
         taken: dict[str, McpTool] = {}
+        refused: dict[str, str] = {}
         for tool in listed:
             if only is not None and tool.name not in only:
                 continue
@@ -160,12 +162,15 @@ class McpToolSource:
             except ValueError as error:
                 if only is not None:
                     raise self._unavailable(f"{tool.name} cannot be offered: {error}") from None
-                log.warning("a tool cannot be offered", server=self.name, tool=tool.name, reason=str(error))
+                if self._refused.get(tool.name) != (reason := str(error)):  # said once, not at each listing
+                    log.warning("a tool cannot be offered", server=self.name, tool=tool.name, reason=reason)
+                refused[tool.name] = reason
                 continue
             name = made.definition.tool.name
             if name in taken:
                 raise self._unavailable(f"{taken[name].remote_name} and {tool.name} would both be called {name}")
             taken[name] = made
+        self._refused = refused
         return tuple(taken.values())
 
     def _define(self, tool: "mcp_types.Tool") -> ToolDefinition:

@@ -15,8 +15,9 @@ from mcp import Client, MCPError
 from mcp.client.session import IncomingMessage
 
 from turnwire_server.telemetry.logs import logger
+from turnwire_server.tools.mcp_http import SESSION_LOST, UNREACHED, open_http
 from turnwire_server.tools.mcp_settings import HttpSettings, Secrets, StdioSettings
-from turnwire_server.tools.mcp_transport import SESSION_LOST, UNREACHED, open_http, open_stdio
+from turnwire_server.tools.mcp_stdio import open_stdio
 
 # How long closing may take: the library gives a program 2 s to end by itself, 2 s after SIGTERM, and then kills it.
 CLOSE_SECONDS_MAX = 8.0
@@ -111,7 +112,7 @@ class McpConnection:
             return await client.call_tool(name, arguments)
         except MCPError as error:
             if error.code in (UNREACHED, SESSION_LOST):
-                raise self._unreachable("it refused the call", error) from None
+                raise self._unreachable("", error) from None
             raise
 
     async def _client(self) -> Client:
@@ -154,10 +155,12 @@ class McpConnection:
             log.debug("an MCP server says", server=self._settings.name, line=line)
 
     def _unreachable(self, what: str, error: Exception) -> Unreachable:
-        if isinstance(error, MCPError) and error.code == SESSION_LOST:
+        code = error.code if isinstance(error, MCPError) else None
+        said = self._say("" if code in (UNREACHED, SESSION_LOST) else what, error)
+        if code == SESSION_LOST:
             self._over.set()
-            return SessionLost(self._say(what, error))
-        return Unreachable(self._say(what, error))
+            return SessionLost(said)
+        return Unreachable(said)
 
     def _say(self, what: str, error: BaseException) -> str:
         while isinstance(error, BaseExceptionGroup):
@@ -168,4 +171,4 @@ class McpConnection:
         elif isinstance(error, OSError) and error.strerror:
             said = error.strerror  # without the name of the file
         lines = f" (it said: {' / '.join(self._lines)})" if self._lines else ""
-        return f"{what}: {self._secrets.mask(said)}{lines}"
+        return f"{what}: {self._secrets.mask(said)}{lines}".removeprefix(": ")

@@ -7,8 +7,8 @@ from mcp_types import CONNECTION_CLOSED, INVALID_PARAMS, CallToolResult, TextCon
 
 from turnwire_server.tools.base import ToolFailure
 from turnwire_server.tools.mcp_connection import Unreachable
+from turnwire_server.tools.mcp_http import BROKEN
 from turnwire_server.tools.mcp_settings import Secrets
-from turnwire_server.tools.mcp_transport import BROKEN
 
 
 def to_text(result: CallToolResult) -> str:
