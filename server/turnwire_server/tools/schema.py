@@ -130,8 +130,8 @@ class Schema:
             yield f"{pointer}/allOf/{number}", value, ""
         for keyword in ("anyOf", "oneOf"):
             choices = [f"{pointer}/{keyword}/{number}" for number, _ in enumerate(_list(part.get(keyword)))]
-            meant = [choice for choice in choices if self._shallow(self._target(choice)).is_valid(value)]
-            if len(meant) == 1:  # no other one is of the right type
+            meant = [choice for choice in choices if self._kind(self._target(choice)).is_valid(value)]
+            if len(meant) == 1:
                 yield meant[0], value, ""
         if isinstance(value, dict):
             properties = _dict(part.get("properties"))
@@ -147,20 +147,21 @@ class Schema:
                 yield f"{pointer}/{where}", item, f"[{number}]"
 
     def _shallow(self, pointer: Pointer) -> Validator:
-        """Return what a part says about a value itself; of its properties only their names, and the constants.
-
-        A constant is what alternatives are told apart by.
-        """
+        """Return what a part says about a value itself, and whether it may have other properties."""
         part = self._at(pointer)
         alone: dict[str, object] = {keyword: said for keyword, said in part.items() if keyword not in _APPLICATORS}
-        properties = _dict(part.get("properties")).items()
-        alone["properties"] = {
-            name: {"const": said["const"]} if "const" in _dict(said) else True for name, said in properties
-        }
         if part.get("additionalProperties") is False:
-            alone["additionalProperties"] = False
+            alone |= {"additionalProperties": False, "properties": dict.fromkeys(_dict(part.get("properties")), True)}
             alone["patternProperties"] = dict.fromkeys(_dict(part.get("patternProperties")), True)
         return self._compile(json.dumps(alone), self._patterns)
+
+    def _kind(self, pointer: Pointer) -> Validator:
+        """Return what tells an alternative from the others: its type, and constants, also of its properties."""
+        part = self._at(pointer)
+        kind: dict[str, object] = {keyword: part[keyword] for keyword in ("type", "const", "enum") if keyword in part}
+        properties = _dict(part.get("properties")).items()
+        kind["properties"] = {name: {"const": said["const"]} for name, said in properties if "const" in _dict(said)}
+        return self._compile(json.dumps(kind), self._patterns)
 
     def _target(self, pointer: Pointer) -> Pointer:
         ref = self._at(pointer).get("$ref")
