@@ -153,6 +153,6 @@ def _sources(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         if isinstance(each, BaseExceptionGroup):
-            left.extend(cast("tuple[BaseException, ...]", each.exceptions))
+            left.extend(cast("BaseExceptionGroup[BaseException]", each).exceptions)
         if each.__cause__ is not None:
             left.append(each.__cause__)

@@ -5,7 +5,7 @@ in a process. A statement of a kilobyte can keep its preparation busy for hours,
 operating system holds the limits, and a kill ends it at any moment. What SQLite enforces: the file is opened read-only,
 and an authorizer lets pass what reads and nothing else.
 
-This file is run by its path and imports only the standard library, so it starts within 30 ms.
+This file is run by its path and imports only the standard library, so that it starts in some 50 ms.
 """
 
 import base64

@@ -80,8 +80,8 @@ class SqlTool:
         return await proceed(call, emit)
 
     async def aclose(self) -> None:
-        """End the queries that are under way; they fail."""
-        self._query.kill()
+        """End the queries that are under way, and refuse further ones; they fail."""
+        self._query.close()
 
     async def _read_schema(self) -> str:
         try:
@@ -118,6 +118,7 @@ class SqlQuery:
         self._settings = settings
         self._turns = asyncio.Semaphore(_QUERIES_MAX)
         self._processes: set[Process] = set()
+        self._is_closed = False
 
     async def run(self, invocation: Invocation) -> str:
         """Make a query; return its result as JSON: columns, rows, row_count, and truncated if something was cut."""
@@ -130,18 +131,24 @@ class SqlQuery:
         async with self._turns:
             return await self._ask(json.dumps(request).encode())
 
-    def kill(self) -> None:
-        """End the queries that are under way; they fail."""
+    def close(self) -> None:
+        """End the queries that are under way, and refuse further ones; they fail."""
+        self._is_closed = True
         for process in tuple(self._processes):
             process.kill()
 
     async def _ask(self, request: bytes) -> str:
+        if self._is_closed:
+            msg = "the tool is closed"
+            raise ToolFailure(msg, may_repeat=True)
         try:
             process = await asyncio.create_subprocess_exec(*_COMMAND, stdin=PIPE, stdout=PIPE, stderr=PIPE)
         except OSError as error:
             msg = f"no process can be started for the query: {error.strerror}"
             raise ToolFailure(msg, may_repeat=True) from error
         self._processes.add(process)
+        if self._is_closed:  # meanwhile
+            process.kill()
         try:
             output, errors = await process.communicate(request)
         finally:

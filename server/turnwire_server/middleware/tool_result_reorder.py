@@ -38,18 +38,17 @@ class ToolResultReorder:
 
 
 def reorder(blocks: Sequence[Block]) -> tuple[Block, ...]:
-    """Return the blocks with the answers of each run of tool calls behind the run; pure, and idempotent."""
+    """Return the blocks with the answers of each run of tool calls behind the run. Pure."""
     answers = _answers(blocks)
     moved = set(answers.values())
     shown: list[Block] = []
     due: list[Block] = []  # the answers to the run that is being read
     for at, block in enumerate(blocks):
-        if at in moved:
-            continue
         if not isinstance(block.kind, ToolCall):
             shown += due
             due = []
-        shown.append(block)
+        if at not in moved:
+            shown.append(block)
         if at in answers:
             due.append(blocks[answers[at]])
     return (*shown, *due)
