@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 from turnwire_server.config.error import ConfigError
 from turnwire_server.config.profiles import load_profiles
@@ -16,15 +17,16 @@ from turnwire_server.domain.errors import EngineOptionsInvalidError, StoreUnavai
 from turnwire_server.domain.ids import mint_id
 from turnwire_server.domain.profile import EngineInfo, Profiles
 from turnwire_server.engines import scripted
-from turnwire_server.engines.base import Engine, EngineResult
+from turnwire_server.engines.base import Engine
 from turnwire_server.engines.pydantic_ai import PydanticAIEngine
 from turnwire_server.engines.pydantic_ai import options as pydantic_ai
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Bus, Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
 from turnwire_server.rpc.server import RpcServer
+from turnwire_server.runtime.assembly import Assembly, assemble
 from turnwire_server.runtime.clock import SystemClock
-from turnwire_server.runtime.inference_loop import Ports
+from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.runtime import WAITS_MAX, Runtime
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import Commit, OnCommit, SessionStore
@@ -50,7 +52,7 @@ class Server:
     runtime: Runtime
     rpc: RpcServer
     grace_seconds: float
-    abandoned: set[asyncio.Task[EngineResult]] = field(default_factory=set[asyncio.Task[EngineResult]])
+    abandoned: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
 
     async def drain(self) -> None:
         """Take nothing new, let what runs end for a while, end every stream, and stop listening."""
@@ -86,16 +88,15 @@ async def running_server(
         stack.callback(bus.subscribe(partial(_hear, fanout)))
         stack.push_async_callback(store.close)
         engines = _engines(profiles, stack)
-        abandoned: set[asyncio.Task[EngineResult]] = set()
+        abandoned: set[asyncio.Task[Any]] = set()
         abandon, silence = _abandon_into(abandoned), settings.silence_seconds_max
+        assemblies = await _assemble(profiles, engines, clock, abandon, stack)
         ports = Ports(store, encode_event, clock, mint_id, abandon, fanout.refresh, silence)
 
         async def tell_fitness(*, is_fit: bool) -> None:
             await rpc.tell_fitness(is_fit=is_fit)
 
-        supervisor = Supervisor(
-            ports, bus, profiles, engines, decode_frames, settings.inferences_running_max, tell_fitness
-        )
+        supervisor = Supervisor(ports, bus, assemblies, decode_frames, settings.inferences_running_max, tell_fitness)
         runtime = Runtime(
             store,
             bus,
@@ -104,10 +105,18 @@ async def running_server(
             profiles,
             clock,
             mint_id,
+            encode_event,
+            queue_depth_max=settings.queue_depth_max,
             heartbeat_seconds=settings.heartbeat_seconds,
             watchers_max=settings.watchers_max,
         )
-        rpc = RpcServer(runtime, mint_id, settings.watchers_max + UNARY_RPCS_MAX, engines=tuple(infos.values()))
+        rpc = RpcServer(
+            runtime,
+            mint_id,
+            settings.watchers_max + UNARY_RPCS_MAX,
+            engines=tuple(infos.values()),
+            known_tools=lambda name: assemblies[name].known_tools,
+        )
         port = rpc.bind(settings.listen)
         host = settings.listen.rpartition(":")[0]
         async with asyncio.TaskGroup() as group:
@@ -185,8 +194,28 @@ def _engines(profiles: Profiles, stack: AsyncExitStack) -> Mapping[str, Engine]:
     return engines
 
 
-def _abandon_into(abandoned: set[asyncio.Task[EngineResult]]) -> Callable[[asyncio.Task[EngineResult]], None]:
-    def abandon(task: asyncio.Task[EngineResult]) -> None:
+async def _assemble(
+    profiles: Profiles,
+    engines: Mapping[str, Engine],
+    clock: Clock,
+    abandon: Callable[[asyncio.Task[Any]], None],
+    stack: AsyncExitStack,
+) -> Mapping[str, Assembly]:
+    """Put every profile together; what they hold is given back with the stack. Errors: ConfigError."""
+    assemblies: dict[str, Assembly] = {}
+    for name, profile in profiles.by_name.items():
+        try:
+            assembly = await assemble(profile, engines[profile.engine], os.environ, clock, abandon)
+        except ValueError as error:
+            msg = f"the profile {name} cannot be used: {error}"
+            raise ConfigError(msg) from None
+        stack.push_async_callback(assembly.aclose)
+        assemblies[name] = assembly
+    return assemblies
+
+
+def _abandon_into(abandoned: set[asyncio.Task[Any]]) -> Callable[[asyncio.Task[Any]], None]:
+    def abandon(task: asyncio.Task[Any]) -> None:
         abandoned.add(task)
         task.add_done_callback(abandoned.discard)
 

@@ -34,6 +34,7 @@ from turnwire_server.engines.base import Emit, EngineCall, EngineChunk, EngineRe
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Hint, HintKind
 from turnwire_server.middleware.base import Proceed, Scope
+from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.stores.base import Commit
 from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.tools.base import ServerTool
@@ -217,7 +218,7 @@ class PointedMiddleware:
 
 
 class MortalStore:
-    """A process's way to the store that all share, which takes time. Once the process is dead, nothing goes that way."""
+    """The way of one process to the store that all share, which takes time. When it is dead, nothing goes that way."""
 
     def __init__(self, store: MemorySessionStore) -> None:
         self._store = store
@@ -250,7 +251,7 @@ class Stage:
     store: MemorySessionStore = field(init=False)
 
     def __post_init__(self) -> None:
-        self.store = MemorySessionStore(self._publish, lambda: self.worlds[0].clock.now(), mint_id)
+        self.store = MemorySessionStore(self._publish, SystemClock().now, mint_id)
 
     def _publish(self, commits: Sequence[Commit]) -> None:
         for world in self.worlds:

@@ -11,7 +11,7 @@ from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import FinishClass
 from turnwire_server.domain.tool import ToolCall, ToolPlacement
 from turnwire_server.engines.base import Emit, EngineCall, EngineChunk, EngineResult
-from turnwire_server.middleware.base import chain
+from turnwire_server.middleware.chain import chain
 from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.attempt_record import AttemptRecord
 from turnwire_server.runtime.checkpoint import PlannedCall

@@ -147,13 +147,10 @@ class Attempt:
         while True:
             if self._stop.done():
                 return self._stop.result()
-            match self._record.at.next:
-                case Next.ENGINE:
-                    outcome = await self._engine_step()
-                case Next.TOOLS:
-                    outcome = await self._tools_step()
-                case Next.END:
-                    outcome = Succeeded(self._record.at.finish_class)
+            if self._record.at.next is Next.END:
+                return Succeeded(self._record.at.finish_class)
+            is_engine = self._record.at.next is Next.ENGINE
+            outcome = await (self._engine_step() if is_engine else self._tools_step())
             if outcome is not None:
                 return outcome
 

@@ -22,6 +22,7 @@ class ToolRegistry:
     def __init__(self, sources: Sequence[ToolSource], tools: Sequence[ServerTool] = ()) -> None:
         self._sources = tuple(sources)
         self._tools = tuple(tools)
+        self.known: tuple[str, ...] = ()  # the names of the last listing
 
     async def list_tools(self) -> Mapping[str, ServerTool]:
         """Return all tools by name, as they are now. Errors: ToolsUnavailableError."""
@@ -45,6 +46,7 @@ class ToolRegistry:
                     msg = f"{both} both have a tool {name}; leave one out with `only`, or give one source a prefix"
                     raise ToolsUnavailableError(msg, source=both)
                 by_name[name], owners[name] = tool, owner
+        self.known = tuple(by_name)
         return by_name
 
     async def aclose(self) -> None:
