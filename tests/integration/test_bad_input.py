@@ -112,9 +112,6 @@ UNIMPLEMENTED = {
         inference_id=UNKNOWN, outcomes=[tool_pb2.ToolOutcome(tool_call="a", result="1")]
     ),
     "SessionService.ForkSession": session_service_pb2.ForkSessionRequest(session_id="a"),
-    "EngineService.ListEngines": engine_service_pb2.ListEnginesRequest(),
-    "EngineService.ListProfiles": engine_service_pb2.ListProfilesRequest(),
-    "EngineService.GetProfile": engine_service_pb2.GetProfileRequest(),
     "DebugService.SetStepMode": debug_service_pb2.SetStepModeRequest(session_id="a"),
     "DebugService.ListPauses": debug_service_pb2.ListPausesRequest(),
     "DebugService.ReleasePause": debug_service_pb2.ReleasePauseRequest(pause="a"),
