@@ -13,9 +13,10 @@ from typing import Any, cast
 import mcp_types
 from mcp import Client, MCPError
 from mcp.client.session import IncomingMessage
+from mcp_types import CONNECTION_CLOSED
 
 from turnwire_server.telemetry.logs import logger
-from turnwire_server.tools.mcp_http import SESSION_LOST, UNREACHED, open_http
+from turnwire_server.tools.mcp_http import BROKEN, SESSION_LOST, UNREACHED, open_http
 from turnwire_server.tools.mcp_settings import HttpSettings, Secrets, StdioSettings
 from turnwire_server.tools.mcp_stdio import open_stdio
 
@@ -43,6 +44,10 @@ class SessionLost(Unreachable):
     """A server that knows nothing of us any more refused a request. The next connection has another session."""
 
 
+class CallLost(Exception):  # noqa: N818 - a fact about the call
+    """The connection broke during a call. What became of it is not known."""
+
+
 class McpConnection:
     """A connection, from the attempt to make it to its end. It is not made again: have another one.
 
@@ -58,6 +63,7 @@ class McpConnection:
         self._reason = ""
         self._ready: asyncio.Future[Client | None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._own())
+        self._task.add_done_callback(self._end)  # also if it is cancelled before it begins
 
     @property
     def is_over(self) -> bool:
@@ -106,14 +112,23 @@ class McpConnection:
         return tools
 
     async def call_tool(self, name: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-        """Call a tool; cancelling cancels the request, too. Errors: Unreachable; else whatever the library raises."""
+        """Call a tool; cancelling cancels the request, too.
+
+        Errors: Unreachable, CallLost; else whatever the library raises.
+        """
         client = await self._client()
         try:
             return await client.call_tool(name, arguments)
         except MCPError as error:
             if error.code in (UNREACHED, SESSION_LOST):
                 raise self._unreachable("", error) from None
+            if error.code == BROKEN or (error.code == CONNECTION_CLOSED and self._is_own(error)):
+                raise CallLost from None
             raise
+
+    def _is_own(self, error: MCPError) -> bool:
+        """Whether an error is the library's own: servers use its number, too."""
+        return self.is_over or error.message.startswith("SSE stream")
 
     async def _client(self) -> Client:
         await asyncio.wait({self._ready})  # bounded by connect_seconds_max, in _own()
@@ -134,11 +149,12 @@ class McpConnection:
         except Exception as error:  # noqa: BLE001 - however it ends, it is over
             self._reason = self._say("it cannot be reached", error)
             log.warning("no connection to an MCP server", server=self._settings.name, reason=self._reason)
-        finally:
-            self._over.set()
-            if not self._ready.done():
-                self._reason = self._reason or "the connection was closed"
-                self._ready.set_result(None)
+
+    def _end(self, _task: asyncio.Task[None]) -> None:
+        self._over.set()
+        if not self._ready.done():
+            self._reason = self._reason or "the connection was closed"
+            self._ready.set_result(None)
 
     def _open(self) -> Any:
         if isinstance(self._settings, HttpSettings):
