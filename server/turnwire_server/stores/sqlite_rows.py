@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from turnwire.v1 import inference_pb2 as pb
 from turnwire_server.domain.inference import Inference, Overrides
-from turnwire_server.domain.session import InferenceRef, Session
+from turnwire_server.domain.session import InferenceRef, Session, SessionOrigin
 from turnwire_server.stores.intake import decode_map
 from turnwire_server.wire import inference as wire_inference
 
@@ -15,7 +15,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 SELECT_SESSION = """
-    SELECT s.*, d.display_name, d.profile, d.metadata,
+    SELECT s.*, d.display_name, d.profile, d.metadata, d.origin,
         s.log || '.' || (SELECT value FROM meta WHERE name = 'incarnation') AS log_token,
         (SELECT json_group_object(name, value) FROM label WHERE session = s.key) AS labels,
         (SELECT inference_id FROM inference WHERE session = s.key AND is_active = 1) AS active,
@@ -90,6 +90,7 @@ def session_from_row(row: sqlite3.Row) -> Session:
         head_sequence=row["head_sequence"],
         active=InferenceRef(row["session_id"], active) if active else None,
         queued_count=row["queued_count"],
+        origin=None if row["origin"] is None else SessionOrigin(row["origin"], row["trunk_index"]),
     )
 
 
