@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 from contract.store_model_state import ENDED, Minted, ModelSession
@@ -28,10 +29,12 @@ async def look(world: World) -> None:
             await _compare_pages(sessions, lambda before: store.list_sessions(principal, labels, 2, before))  # noqa: B023
     for session in model.sessions.values():
         await world.read(Call("get_session", session.principal, session.noun.session_id))
+        if session.turns:
+            await _look_at_turns(world, session)
         if session.log:
             await _look_at_inferences(world, session)
-            await _look_at_turns(world, session)
             await _look_at_log(world, session)
+    await _look_for_retired(world)
     await world.read(Call("get_session", "other", "of-nobody"))
     await world.read(Call("get_inference", "other", "of-nobody"))
     _check_minted(world)
@@ -70,6 +73,18 @@ async def _look_at_turns(world: World, session: ModelSession) -> None:
     await world.read(Call("get_turn", *where, None, TurnView.FULL, 0, 2))
     await world.read(Call("get_turn", *where, max(newest, 0), TurnView.FULL, 2, _ALL))
     await world.read(Call("get_turn", *where, max(newest - 1, 0), TurnView.DELTA, 0, 1))
+
+
+async def _look_for_retired(world: World) -> None:
+    for seconds in (-1, 0, 5, 20):
+        ended_before = world.now - timedelta(seconds=seconds)
+        expected = world.model.find_retired(ended_before)
+        found = await world.store.find_retired(ended_before, _ALL)
+        assert len(set(found)) == len(found), f"found twice: {found}"
+        assert set(found) == expected, f"before {ended_before}: {found}\n  and not {expected}"
+        some = await world.store.find_retired(ended_before, 1)
+        assert len(some) == min(len(expected), 1)
+        assert set(some) <= expected
 
 
 async def _look_at_log(world: World, session: ModelSession) -> None:

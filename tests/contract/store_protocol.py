@@ -35,13 +35,14 @@ from turnwire_server.stores.sqlite import SqliteSessionStore
 # What may happen, and how often in comparison. `rest` is nothing: what a failing example does not need becomes that.
 _RULES = {
     "rest": (None, 1),
-    "create": (clients.create, 1),
+    "create": (clients.create, 2),
+    "fork": (clients.fork, 4),
     "start": (clients.start, 7),
     "request_cancel": (clients.request_cancel, 2),
     "amend": (owners.amend_or_wait, 5),
     "update": (clients.update, 1),
     "delete": (clients.delete, 1),
-    "compact": (clients.compact, 1),
+    "compact": (clients.compact, 2),
     "sweep": (clients.sweep, 2),
     "resend": (clients.resend, 4),
     "land": (clients.land, 2),

@@ -30,7 +30,7 @@ _SELECT_DUE = """
 
 # `kept`: up to which index its turns are shared.
 _SELECT_PURGED = """
-    SELECT key, trunk, purged_through,
+    SELECT key, trunk, trunk_index, purged_through,
         coalesce((SELECT max(f.trunk_index) FROM session f WHERE f.trunk = s.key), -1) AS kept
     FROM session s INDEXED BY session_purge WHERE purged_through IS NOT NULL ORDER BY key LIMIT 1"""
 
@@ -40,6 +40,11 @@ _SELECT_INFERENCES = """
     SELECT i.key, coalesce(t.turn_index <= ?, 0) AS is_kept
     FROM inference i INDEXED BY inference_listing LEFT JOIN turn t ON t.inference = i.key
     WHERE i.session = ? AND i.key > ? ORDER BY i.key LIMIT ?"""
+
+# Of what is deleted as well, some may have been kept for this fork alone.
+_REOPEN_TRUNK = """
+    UPDATE session SET purged_through = 0 WHERE key = :trunk AND principal = ''
+    AND NOT EXISTS (SELECT 1 FROM session f WHERE f.trunk = :trunk AND f.trunk_index >= :index)"""
 
 
 def delete_session(
@@ -118,10 +123,7 @@ def _purge_inferences(tx: Transaction, session: sqlite3.Row, limit: int) -> int:
         return limit
     if kept < 0:
         tx.connection.execute("DELETE FROM session WHERE key = ?", (key,))
-        # Its trunk may have been kept for it alone.
-        tx.connection.execute(
-            "UPDATE session SET purged_through = 0 WHERE key = ? AND principal = ''", (session["trunk"],)
-        )
+        tx.connection.execute(_REOPEN_TRUNK, {"trunk": session["trunk"], "index": session["trunk_index"]})
     else:
         for table in ("description", "label", "base"):
             tx.connection.execute(f"DELETE FROM {table} WHERE session = ?", (key,))
