@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 
-from contract.store_harness import DONE, Harness, admit, key, llm, user
+from contract.store_harness import DONE, EPOCH, Harness, admit, key, llm, user
 from turnwire_server.domain.inference import ConflictPolicy, InferenceState
 from turnwire_server.domain.session import NewSession, SessionChange
 from turnwire_server.domain.turn import TurnView
@@ -18,12 +18,22 @@ Send = Callable[[], Awaitable[object]]
 Prepare = Callable[[Harness], Awaitable[Send]]
 
 GUARD = Idempotency("CreateSession", "k", b"content")
+_FORK_GUARD = Idempotency("ForkSession", "k", b"content")
 _WAITS = InferenceState.WAITING_FOR_TOOLS
 
 
 def _create(guard: Idempotency | None) -> Prepare:
     async def prepare(harness: Harness) -> Send:
         return lambda: harness.store.create_session("local", NewSession("t", "new"), "token", guard)
+
+    return prepare
+
+
+def _fork(guard: Idempotency | None, index: int | None = None) -> Prepare:
+    async def prepare(harness: Harness) -> Send:
+        await harness.turn("s", "q", "a")
+        new = NewSession("t", "new")
+        return lambda: harness.store.fork_session("local", "s", index, new, "token", guard)
 
     return prepare
 
@@ -146,6 +156,12 @@ async def _sweep(harness: Harness) -> Send:
     return lambda: harness.store.sweep(harness.now)
 
 
+async def _sweep_sessions(harness: Harness) -> Send:
+    await harness.session("expired", ttl=timedelta(seconds=1))
+    harness.now += timedelta(seconds=1)
+    return lambda: harness.store.sweep(harness.now)
+
+
 async def _compact(harness: Harness) -> Send:
     await harness.turn("s", "q", "a")
     return lambda: harness.store.compact("local", "s", Base(4, b"fold"))
@@ -155,6 +171,9 @@ async def _compact(harness: Harness) -> Send:
 WRITES: Mapping[str, Prepare] = {
     "create_session": _create(None),
     "create_session: with a key": _create(GUARD),
+    "fork_session": _fork(None),
+    "fork_session: at a turn": _fork(None, 0),
+    "fork_session: with a key": _fork(_FORK_GUARD),
     "update_session: at any revision": _update(None),
     "update_session: at a revision": _update(1),
     "start": _start("s"),
@@ -183,6 +202,7 @@ WRITES: Mapping[str, Prepare] = {
     "hand_back: of what was lost": _hand_back(is_loss=True),
     "finish": _finish,
     "sweep": _sweep,
+    "sweep: of a session": _sweep_sessions,
     "compact": _compact,
 }
 
@@ -207,6 +227,7 @@ READS: Mapping[str, Prepare] = {
     "list_inferences": _read(lambda store, _: store.list_inferences("local", "s", (), 9, None)),
     "read_log": _read(lambda store, _: store.read_log("local", "s", 0, 1)),
     "read_base": _read(lambda store, _: store.read_base("local", "s")),
+    "find_retired": _read(lambda store, _: store.find_retired(EPOCH + timedelta(days=1), 9)),
     "get_turn": _read(lambda store, _: store.get_turn("local", "s", 0, TurnView.FULL, 0, 9)),
     "list_turns": _read(lambda store, _: store.list_turns("local", "s", TurnView.FULL, 9, None, newest_first=True)),
 }

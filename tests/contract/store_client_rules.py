@@ -10,7 +10,7 @@ from contract.store_world import Call, Witness
 from turnwire_server.domain.errors import DrainingError, SessionBusyError, ToolCallNotPendingError
 from turnwire_server.domain.inference import ConflictPolicy, InferenceConfig
 from turnwire_server.domain.session import NewSession, SessionChange
-from turnwire_server.domain.turn import PER_TURN_DATA, Block, User
+from turnwire_server.domain.turn import PER_TURN_DATA, Block, TurnState, User
 from turnwire_server.stores.base import Amendment, Base, Waiting
 from turnwire_server.stores.lease import Effect
 from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand, Started
@@ -36,17 +36,27 @@ def create(driver: Driver, step: Step) -> Sent:
     return Sent(call, Slot())
 
 
+def may_fork(driver: Driver) -> bool:
+    """Return whether there is a session to fork."""
+    return bool(_with_turns(driver))
+
+
+def _with_turns(driver: Driver) -> list[tuple[str, str]]:
+    sessions = driver.world.model.sessions.items()
+    return [name for name, session in sessions if session.turns and session.turns[0].noun.state is TurnState.CLOSED]
+
+
 def fork(driver: Driver, step: Step) -> Sent:
     """A client forks a session, which may be a fork itself, at a turn that there may be."""
-    at, ttl, key, name, is_refused = step.take(6, 3, 8, 8, 9)
-    known = [name for name, session in driver.world.model.sessions.items() if session.turns]
+    at, ttl, key, name, is_refused = step.take(6, 3, 8, 8, 5)
+    known = _with_turns(driver)
     principal, session_id = known[step.which % len(known)] if known and step.who != 2 else _session(driver, step)
     session = driver.world.model.sessions.get((principal, session_id))
     newest = len(session.turns) - 1 if session else 0
     index = (None, newest, newest // 2, 0, newest - 1, newest + 1)[at]
     taken = {7: session_id, 6: "s", 5: "u"}.get(name, driver.world.mint("fork"))
     new = NewSession(taken, labels={"of": "all"}, ttl=_TTLS[ttl])
-    check = Witness(_refuse if is_refused == 8 else _accept)
+    check = Witness(_refuse if is_refused == 4 else _accept)
     token, guard = driver.world.mint("log"), _key("ForkSession", key)
     index = None if index is None else max(index, 0)
     return Sent(Call("fork_session", principal, session_id, index, new, token, guard, check), Slot())

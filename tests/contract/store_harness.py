@@ -119,6 +119,12 @@ class Harness:
         session, _ = await self.store.create_session(principal, new, self.mint(), None)
         return session
 
+    async def fork(self, session_id: str, origin: str = "s", index: int | None = None, **fields: Any) -> Session:
+        """Fork a session."""
+        new = NewSession(session_id, **fields)
+        session, _ = await self.store.fork_session("local", origin, index, new, self.mint(), None)
+        return session
+
     async def delete(self, session_id: str = "s", *, force: bool = False) -> None:
         """Delete a session."""
         await self.store.delete_session("local", session_id, None, force=force)
@@ -321,6 +327,7 @@ def calls_about(harness: Harness, session_id: str) -> list[Awaitable[object]]:
         store.get_session(*name),
         store.update_session(*name, SessionChange("x"), None, harness.mint()),
         store.delete_session(*name, None, force=True),
+        harness.fork("fork", session_id),
         harness.start(session_id),
         store.get_first_in_line(*name),
         store.list_inferences(*name, (), 10, None),

@@ -36,7 +36,7 @@ from turnwire_server.stores.sqlite import SqliteSessionStore
 _RULES = {
     "rest": (None, 1),
     "create": (clients.create, 2),
-    "fork": (clients.fork, 4),
+    "fork": (owners.fork_or_finish, 6),
     "start": (clients.start, 7),
     "request_cancel": (clients.request_cancel, 2),
     "amend": (owners.amend_or_wait, 5),
@@ -57,7 +57,7 @@ _RULES = {
     "commit": (owners.commit, 6),
     "wait": (owners.wait, 3),
     "hand_back": (owners.hand_back, 3),
-    "finish": (owners.finish, 4),
+    "finish": (owners.finish, 5),
     "intrude": (owners.intrude, 8),
     "look": (None, 1),
 }

@@ -4,11 +4,13 @@ from contract.store_again import CallPromises
 from contract.store_compaction import CompactionPromises
 from contract.store_deletions import DeletionPromises, KeyPromises
 from contract.store_fencing import FencingPromises
+from contract.store_forks import ForkDeletionPromises, ForkPromises
 from contract.store_hand_back import HandBackPromises
 from contract.store_leases import AppendPromises, ClaimPromises, FinishPromises
 from contract.store_line import CancelPromises, LinePromises
 from contract.store_log import LogPromises
 from contract.store_owners import DeathPromises, OwnerPromises, RevokePromises
+from contract.store_retention import ExpiryPromises, RetentionPromises
 from contract.store_sessions import SessionPromises
 from contract.store_starts import StartPromises
 from contract.store_steps import EffectPromises, StepPromises
@@ -22,6 +24,8 @@ class StoreSuite(
     SessionPromises,
     DeletionPromises,
     KeyPromises,
+    ForkPromises,
+    ForkDeletionPromises,
     StartPromises,
     LinePromises,
     CancelPromises,
@@ -37,8 +41,10 @@ class StoreSuite(
     WaitingPromises,
     FinishPromises,
     SweepPromises,
+    ExpiryPromises,
     LogPromises,
     CompactionPromises,
+    RetentionPromises,
     TurnPromises,
 ):
     """Everything that the port promises."""
