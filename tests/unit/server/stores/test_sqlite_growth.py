@@ -48,9 +48,7 @@ def _size(connection: sqlite3.Connection) -> Mapping[str, int]:
     return {**rows, "bytes": pages * page}
 
 
-def _steps(
-    connection: sqlite3.Connection, index: int, view: TurnView, session_id: str = "s"
-) -> tuple[int, int]:
+def _steps(connection: sqlite3.Connection, index: int, view: TurnView, session_id: str = "s") -> tuple[int, int]:
     """Return how many instructions of SQLite's machine a read of a turn takes, and how many blocks it returns."""
     count = 0
 
