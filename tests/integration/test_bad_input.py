@@ -111,7 +111,6 @@ UNIMPLEMENTED = {
     "InferenceService.SubmitToolResults": pb.SubmitToolResultsRequest(
         inference_id=UNKNOWN, outcomes=[tool_pb2.ToolOutcome(tool_call="a", result="1")]
     ),
-    "SessionService.ForkSession": session_service_pb2.ForkSessionRequest(session_id="a"),
     "EngineService.ListEngines": engine_service_pb2.ListEnginesRequest(),
     "EngineService.ListProfiles": engine_service_pb2.ListProfilesRequest(),
     "EngineService.GetProfile": engine_service_pb2.GetProfileRequest(),
@@ -148,8 +147,6 @@ async def test_features_that_are_not_there_yet_say_so(stubs: Stubs, fields: dict
 
 
 async def test_more_features_that_are_not_there_yet(stubs: Stubs) -> None:
-    create = session_service_pb2.CreateSessionRequest(session=session_pb2.NewSession(ttl=Duration(seconds=9)))
-    assert refusal(await _refused(stubs, f"{S}/CreateSession", create))[2] == {"feature": "ttl"}
     session_id = await stubs.create_session()
     started = await stubs.start(session_id)
     subscribe = pb.SubscribeEventsRequest(
