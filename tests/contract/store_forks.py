@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,12 @@ from turnwire_server.domain.session import NewSession, Session, SessionOrigin
 from turnwire_server.domain.turn import Turn, TurnView
 from turnwire_server.stores.base import Base
 from turnwire_server.stores.lease import Step
-from turnwire_server.stores.start import Idempotency
+from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand
 
 _GUARD = Idempotency("ForkSession", "k", b"content")
 
 
-async def _grow(harness: Harness, session_id: str = "s", **fields: object) -> None:
+async def _grow(harness: Harness, session_id: str = "s", **fields: Any) -> None:
     """Leave a session of five turns with branches: 0, 1 on it, 2 and 3 on 0 again, 4 on nothing."""
     await harness.session(session_id, **fields)
     await harness.turn(session_id, "q0", "a0", data={"app.mode@v1": '"x"'}, metadata={"app.note@v1": "1"})
@@ -52,8 +53,8 @@ async def _turns(harness: Harness, session_id: str, view: TurnView = TurnView.FU
                     break
             assert seen == list(whole.items)[:: -1 if newest_first else 1]
     for turn in whole.items:
-        page = await harness.store.get_turn("local", session_id, turn.index, view, 0, 1000)
-        assert (page.turn, page.next) == (turn, None)
+        found = await harness.store.get_turn("local", session_id, turn.index, view, 0, 1000)
+        assert (found.turn, found.next) == (turn, None)
     return list(whole.items)
 
 
@@ -148,8 +149,12 @@ class ForkPromises:
         before = texts(await harness.full("s", parent))
         await harness.fork("f", index=4)
         seen: list[Turn | None] = []
-        command = harness.command("f", user("new"), parent=parent)
-        await harness.store.start(command, lambda c, state: seen.append(state.parent) or admit(c, state))
+
+        def decide(command: StartCommand, state: SessionState) -> Admission:
+            seen.append(state.parent)
+            return admit(command, state)
+
+        await harness.store.start(harness.command("f", user("new"), parent=parent), decide)
         await harness.finish(await harness.claim(), 0, llm("words"))
         turn = await harness.full("f", 5)
         assert (turn.parent, texts(turn)) == (parent, [*before, "new", "words"])

@@ -36,8 +36,8 @@ async def _turns(stubs: Stubs, session_id: str) -> Sequence[turn_pb2.Turn]:
     return (await stubs.session.ListTurns(request)).turns
 
 
-async def _fork(stubs: Stubs, session_id: str, index: int | None, **fields: str) -> session_pb2.Session:
-    request = spb.ForkSessionRequest(session_id=session_id, index=index, **fields)
+async def _fork(stubs: Stubs, session_id: str, index: int | None) -> session_pb2.Session:
+    request = spb.ForkSessionRequest(session_id=session_id, index=index)
     return (await stubs.session.ForkSession(request)).session
 
 
