@@ -143,8 +143,6 @@ def _start_command(request: pb.StartInferenceRequest, principal: str, mint: Mint
     target: str | NewSession = request.session_id
     if request.HasField("new_session"):
         target = session.new_session_from_proto(request.new_session, "new_session")
-        if target.ttl is not None:
-            raise FeatureNotImplementedError(feature="ttl")
     violations = [
         *json_text.map_violations("metadata", request.metadata),
         *json_text.map_violations("data", request.data),

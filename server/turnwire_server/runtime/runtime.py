@@ -197,6 +197,18 @@ class Runtime:
         check = partial(self.profiles.get, new.profile) if new.profile else None
         return await resolve(self._clock, lambda: self.store.create_session(principal, new, token, idempotency, check))
 
+    async def fork_session(
+        self, principal: str, session_id: str, index: int | None, new: NewSession, idempotency: Idempotency | None
+    ) -> tuple[Session, bool]:
+        """Fork a session. Errors: those of the rpc ForkSession."""
+        self.check_accepting()
+        new, token = replace(new, session_id=new.session_id or self._mint()), self._mint()
+        check = partial(self.profiles.get, new.profile) if new.profile else None
+        return await resolve(
+            self._clock,
+            lambda: self.store.fork_session(principal, session_id, index, new, token, idempotency, check),
+        )
+
     async def update_session(
         self, principal: str, session_id: str, change: SessionChange, revision: int | None
     ) -> Session:
