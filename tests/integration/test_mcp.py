@@ -153,16 +153,18 @@ async def test_cancelling_a_call_cancels_the_request_over_stdio() -> None:
 
 
 async def test_a_server_that_dies_during_a_call_is_started_again() -> None:
-    async with rig_on(stdio(SCRIPTED)) as rig:
-        await rig.list_names()
-        silent = asyncio.create_task(rig.call("silent"))
-        await rig.call("echo")
-        for error in (await rig.call("die"), await silent):
-            assert isinstance(error, ToolError)
-            assert error.code == "unknown_outcome"
-            assert "what the tool did is not known" in error.message
-        assert await rig.call("echo", '{"a": 1}') == '"{\\"a\\": 1}"'
-        assert "echo" in await rig.list_names()
+    with capture_logs() as logs:
+        async with rig_on(stdio(SCRIPTED)) as rig:
+            await rig.list_names()
+            silent = asyncio.create_task(rig.call("silent"))
+            await rig.call("echo")
+            for error in (await rig.call("die"), await silent):
+                assert isinstance(error, ToolError)
+                assert error.code == "unknown_outcome"
+                assert "what the tool did is not known" in error.message
+            assert await rig.call("echo", '{"a": 1}') == '"{\\"a\\": 1}"'
+            assert "echo" in await rig.list_names()
+    assert sum(line["event"] == "an MCP server ended by itself" for line in logs) == 1
 
 
 async def test_a_real_server_that_is_killed_is_started_again() -> None:

@@ -8,6 +8,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from contextvars import Context
+from importlib.metadata import version
 from typing import Any, cast
 
 import mcp_types
@@ -32,6 +34,8 @@ TOOLS_MAX = 1000
 
 # How many of the lines that a program wrote last are shown when it cannot be reached.
 LAST_LINES_MAX = 3
+
+_OURSELVES = mcp_types.Implementation(name="turnwire", version=version("turnwire"))
 
 log = logger()
 
@@ -62,7 +66,8 @@ class McpConnection:
         self._lines: deque[str] = deque(maxlen=LAST_LINES_MAX)
         self._reason = ""
         self._ready: asyncio.Future[Client | None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._own())
+        # In a context of its own: the lines that it logs do not belong to the inference that needed it first.
+        self._task = asyncio.create_task(self._own(), context=Context())
         self._task.add_done_callback(self._end)  # also if it is cancelled before it begins
 
     @property
@@ -142,7 +147,8 @@ class McpConnection:
             async with AsyncExitStack() as stack:
                 # Not a scope of anyio: it could not be left before what is entered inside it.
                 async with asyncio.timeout(self._settings.connect_seconds_max):
-                    client = await stack.enter_async_context(Client(self._open(), message_handler=self._hear))
+                    client = Client(self._open(), message_handler=self._hear, client_info=_OURSELVES)
+                    await stack.enter_async_context(client)
                 self._ready.set_result(client)
                 log.info("connected to an MCP server", server=self._settings.name)
                 await self._over.wait()
@@ -159,7 +165,7 @@ class McpConnection:
     def _open(self) -> Any:
         if isinstance(self._settings, HttpSettings):
             return open_http(self._settings)
-        return open_stdio(self._settings, self._hear_line, self._over.set)
+        return open_stdio(self._settings, self._hear_line, self._hear_end)
 
     async def _hear(self, message: IncomingMessage) -> None:
         if isinstance(message, mcp_types.ToolListChangedNotification):
@@ -169,6 +175,11 @@ class McpConnection:
         if line := self._secrets.mask(line).strip():
             self._lines.append(line)
             log.debug("an MCP server says", server=self._settings.name, line=line)
+
+    def _hear_end(self) -> None:
+        if self._ready.done() and not self.is_over:
+            log.warning("an MCP server ended by itself", server=self._settings.name)
+        self._over.set()
 
     def _unreachable(self, what: str, error: Exception) -> Unreachable:
         code = error.code if isinstance(error, MCPError) else None
