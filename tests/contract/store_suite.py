@@ -4,7 +4,8 @@ from contract.store_again import CallPromises
 from contract.store_compaction import CompactionPromises
 from contract.store_deletions import DeletionPromises, KeyPromises
 from contract.store_fencing import FencingPromises
-from contract.store_forks import ForkDeletionPromises, ForkPromises
+from contract.store_fork_deletions import ForkDeletionPromises
+from contract.store_forks import ForkPromises
 from contract.store_hand_back import HandBackPromises
 from contract.store_leases import AppendPromises, ClaimPromises, FinishPromises
 from contract.store_line import CancelPromises, LinePromises
