@@ -9,7 +9,6 @@ import pytest
 from contract.store_harness import LEASELESS, Harness, admit, gather, llm, texts, user
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
-    InferenceNotFoundError,
     ProfileNotFoundError,
     SessionAlreadyExistsError,
     SessionNotFoundError,
@@ -26,7 +25,7 @@ from turnwire_server.stores.start import Admission, Idempotency, SessionState, S
 _GUARD = Idempotency("ForkSession", "k", b"content")
 
 
-async def _grow(harness: Harness, session_id: str = "s", **fields: Any) -> None:
+async def grow(harness: Harness, session_id: str = "s", **fields: Any) -> None:
     """Leave a session of five turns with branches: 0, 1 on it, 2 and 3 on 0 again, 4 on nothing."""
     await harness.session(session_id, **fields)
     await harness.turn(session_id, "q0", "a0", data={"app.mode@v1": '"x"'}, metadata={"app.note@v1": "1"})
@@ -36,7 +35,7 @@ async def _grow(harness: Harness, session_id: str = "s", **fields: Any) -> None:
     await harness.turn(session_id, "q4", "a4")
 
 
-async def _turns(harness: Harness, session_id: str, view: TurnView = TurnView.FULL) -> list[Turn]:
+async def turns_of(harness: Harness, session_id: str, view: TurnView = TurnView.FULL) -> list[Turn]:
     """Return all turns, read in both directions, in pages of each size, and one by one."""
     whole = await harness.store.list_turns("local", session_id, view, 100, None, newest_first=False)
     for size in (1, 2, 3):
@@ -101,11 +100,11 @@ class ForkPromises:
 
     @pytest.mark.parametrize("index", range(5))
     async def test_the_turns_are_those_of_the_origin(self, harness: Harness, index: int) -> None:
-        await _grow(harness)
+        await grow(harness)
         await harness.fork("f", "s", index)
         for view in (TurnView.FULL, TurnView.DELTA, TurnView.BASIC):
-            shared = await _turns(harness, "f", view)
-            origin = (await _turns(harness, "s", view))[: index + 1]
+            shared = await turns_of(harness, "f", view)
+            origin = (await turns_of(harness, "s", view))[: index + 1]
             assert [_said(turn) for turn in shared] == [_as_of(turn, "f") for turn in origin]
             assert {turn.session_id for turn in shared} == {"f"}
             assert {turn.session_id for turn in origin} == {"s"}
@@ -129,7 +128,7 @@ class ForkPromises:
         assert (await harness.get(done)).session_id == "s"
 
     async def test_a_turn_is_built_on_the_newest_one_that_is_shared(self, harness: Harness) -> None:
-        await _grow(harness)
+        await grow(harness)
         await harness.fork("f", index=1)
         inference = await harness.turn("f", "new", "words")
         assert (inference.session_id, inference.turn_index, inference.first_sequence) == ("f", 2, 1)
@@ -145,7 +144,7 @@ class ForkPromises:
 
     @pytest.mark.parametrize("parent", range(5))
     async def test_a_turn_is_built_on_any_that_is_shared(self, harness: Harness, parent: int) -> None:
-        await _grow(harness)
+        await grow(harness)
         before = texts(await harness.full("s", parent))
         await harness.fork("f", index=4)
         seen: list[Turn | None] = []
@@ -167,7 +166,7 @@ class ForkPromises:
         assert texts(await harness.full("f", 6)) == [*before, "again"]
 
     async def test_what_is_not_shared_is_no_parent(self, harness: Harness) -> None:
-        await _grow(harness)
+        await grow(harness)
         await harness.fork("f", index=1)
         before = await harness.everything()
         with pytest.raises(TurnNotFoundError) as caught:
@@ -176,7 +175,7 @@ class ForkPromises:
         assert await harness.everything() == before
 
     async def test_origin_and_fork_go_on_each_by_itself(self, harness: Harness) -> None:
-        await _grow(harness)
+        await grow(harness)
         await harness.fork("f", index=2)
         theirs = await harness.running("f", user("in the fork"))
         ours = await harness.running("s", user("in the origin"))
@@ -184,7 +183,7 @@ class ForkPromises:
         await harness.finish(theirs, 0, llm("f"))
         assert texts(await harness.full("s", 5))[-2:] == ["in the origin", "o"]
         assert texts(await harness.full("f", 3)) == ["q0", "a0", "q2", "a2", "b2", "in the fork", "f"]
-        assert [turn.session_id for turn in await _turns(harness, "f")] == ["f"] * 4
+        assert [turn.session_id for turn in await turns_of(harness, "f")] == ["f"] * 4
         assert {event.session_id for event in await harness.events("f")} == {"f"}
 
     async def test_forks_of_forks(self, harness: Harness) -> None:
@@ -198,7 +197,7 @@ class ForkPromises:
         for depth in range(1, 6):
             said = [f"{kind}{number}" for number in range(depth) for kind in "qa"]
             assert texts(await harness.full(f"f{depth}", depth - 1)) == said
-            turns = await _turns(harness, f"f{depth}", TurnView.DELTA)
+            turns = await turns_of(harness, f"f{depth}", TurnView.DELTA)
             assert [texts(turn) for turn in turns[:depth]] == [[f"q{n}", f"a{n}"] for n in range(depth)]
         early = await harness.fork("early", "f5", 1)  # at a turn that the fork shares itself
         assert early.origin == SessionOrigin("f5", 1)
@@ -252,7 +251,7 @@ class ForkPromises:
             await harness.store.get_session("local", "f")
 
     async def test_what_is_refused_changes_nothing(self, harness: Harness) -> None:
-        await _grow(harness)
+        await grow(harness)
         await harness.session("theirs", principal="other")
         before = await harness.everything()
         with pytest.raises(SessionNotFoundError) as caught:
@@ -273,7 +272,7 @@ class ForkPromises:
         assert created  # token and key were free
 
     async def test_a_key_makes_one_fork(self, harness: Harness) -> None:
-        await _grow(harness)
+        await grow(harness)
         first, created = await harness.store.fork_session("local", "s", 1, NewSession("f"), "t1", _GUARD)
         assert created
         await harness.turn("f", "q", "a")
@@ -294,7 +293,7 @@ class ForkPromises:
         assert first.origin == SessionOrigin("s", 1)
 
     async def test_forks_that_are_made_at_the_same_time(self, harness: Harness) -> None:
-        await _grow(harness)
+        await grow(harness)
         claim = await harness.running("s", user("q5"))
         results = await gather(  # a store that commits in groups has these in one transaction
             harness.fork("f1"),
@@ -311,92 +310,3 @@ class ForkPromises:
         assert counts == [5, 6, 3]
         await harness.finish(await harness.claim(), 0, llm("off"))
         assert texts(await harness.full("f3", None)) == ["q0", "a0", "q2", "a2", "b2", "on", "off"]
-
-
-class ForkDeletionPromises:
-    """Turns outlive the session that they come from, and nothing else of it does."""
-
-    @pytest.mark.parametrize("index", range(5))
-    async def test_a_fork_outlives_its_origin(self, harness: Harness, index: int) -> None:
-        await _grow(harness, metadata={"app.x@v1": "1"})
-        inferences = (await harness.store.list_inferences("local", "s", (), 9, None)).items
-        await harness.fork("f", index=index)
-        before, fork = await _turns(harness, "f"), await harness.store.get_session("local", "f")
-        await harness.delete("s")
-        assert await _turns(harness, "f") == before
-        await harness.sweep()
-        assert await _turns(harness, "f") == before
-        assert await harness.store.get_session("local", "f") == fork
-        for inference in inferences:
-            with pytest.raises(InferenceNotFoundError):
-                await harness.get(inference)
-        await harness.turn("f", "new", "words", parent=index)
-        assert texts(await harness.full("f", None)) == [*texts(before[-1]), "new", "words"]
-        assert not await harness.store.sweep(harness.now)
-
-    async def test_a_new_session_with_the_name_of_the_origin_is_another_one(self, harness: Harness) -> None:
-        await _grow(harness)
-        await harness.fork("f", index=3)
-        before = await _turns(harness, "f")
-        await harness.delete("s")
-        await harness.session("s")
-        with pytest.raises(TurnNotFoundError):
-            await harness.full("s", 0)
-        await harness.turn("s", "of another", "session")
-        await harness.sweep()
-        assert await _turns(harness, "f") == before
-        assert texts(await harness.full("s", None)) == ["of another", "session"]
-        await harness.delete("s")
-        await harness.sweep()
-        assert await _turns(harness, "f") == before
-
-    async def test_a_fork_of_a_fork_outlives_both(self, harness: Harness) -> None:
-        await _grow(harness)
-        await harness.fork("f", index=2)
-        await harness.turn("f", "f3", "F3")
-        await harness.fork("g", "f", 3)
-        await harness.turn("g", "g4", "G4")
-        before = await _turns(harness, "g")
-        for gone in ("f", "s"):
-            await harness.delete(gone)
-            await harness.sweep()
-            assert await _turns(harness, "g") == before
-        await harness.fork("h", "g", 1)  # the one that has this turn is deleted
-        await harness.delete("g")
-        await harness.sweep()
-        assert texts(await harness.full("h", None)) == ["q0", "a0", "q1", "a1"]
-        assert [turn.blocks for turn in await _turns(harness, "h")] == [turn.blocks for turn in before[:2]]
-
-    async def test_deleting_a_fork_leaves_its_origin_as_it_was(self, harness: Harness) -> None:
-        await _grow(harness)
-        before = await harness.everything()
-        await harness.fork("f", index=3)
-        await harness.turn("f", "q0", "a0")
-        await harness.delete("f")
-        await harness.sweep()
-        assert await harness.everything() == before
-
-    async def test_a_fork_of_another_one_keeps_its_own(self, harness: Harness) -> None:
-        await _grow(harness)
-        for name, index in (("high", 3), ("low", 1)):
-            await harness.fork(name, index=index)
-        low = await _turns(harness, "low")
-        for gone in ("s", "high"):
-            await harness.delete(gone)
-            await harness.sweep()
-        assert await _turns(harness, "low") == low
-        assert not await harness.store.sweep(harness.now)
-
-    async def test_an_origin_that_is_large_is_purged_all_the_same(self, harness: Harness) -> None:
-        await harness.session("s")
-        for number in range(450):
-            await harness.turn("s", f"q{number}")
-            await harness.cancel(await harness.start("s"))  # it never has a turn
-        await harness.fork("f", index=300)
-        before = texts(await harness.full("f", None))
-        await harness.delete("s")
-        await harness.sweep()
-        assert texts(await harness.full("f", None)) == before
-        await harness.delete("f")
-        await harness.sweep()
-        assert not await harness.store.sweep(harness.now)

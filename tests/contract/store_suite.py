@@ -7,7 +7,8 @@ from contract.store_deletions import DeletionPromises, KeyPromises
 from contract.store_displacing import DisplacePromises
 from contract.store_due import DuePromises, WaitingListPromises
 from contract.store_fencing import FencingPromises
-from contract.store_forks import ForkDeletionPromises, ForkPromises
+from contract.store_fork_deletions import ForkDeletionPromises
+from contract.store_forks import ForkPromises
 from contract.store_hand_back import HandBackPromises
 from contract.store_leases import AppendPromises, ClaimPromises, FinishPromises
 from contract.store_line import CancelPromises, LinePromises
