@@ -107,20 +107,6 @@ async def test_malformed_bytes(stubs: Stubs, service: str, method: Any) -> None:
     )
 
 
-async def test_more_features_that_are_not_there_yet(stubs: Stubs) -> None:
-    session_id = await stubs.create_session()
-    started = await stubs.start(session_id)
-    subscribe = pb.SubscribeEventsRequest(
-        session_id=session_id,
-        inference_id=started.inference_id,
-        live=pb.FromLive(),
-        cancel_after_disconnect=Duration(seconds=1),
-    )
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await anext(aiter(stubs.inference.SubscribeEvents(subscribe)))
-    assert refusal(refused.value)[2] == {"feature": "cancel_after_disconnect"}
-
-
 BAD_FIELDS = [
     (
         f"{I}/StartInference",

@@ -19,6 +19,7 @@ from turnwire_server.engines.base import Engine
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import InProcessBus
 from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.middleware.base import Middleware
 from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.clock import SystemClock
@@ -31,7 +32,7 @@ from turnwire_server.stores.start import StartCommand
 from turnwire_server.tools.base import Invocation, ServerTool, ToolDefinition
 from turnwire_server.tools.executor import ToolExecutor
 from turnwire_server.tools.registry import ToolRegistry
-from turnwire_server.wire.event import decode_frames, encode_event
+from turnwire_server.wire.event import decode_frames, encode_event, encode_frame
 
 SESSION = "s"
 DONE = (InferenceState.SUCCEEDED, InferenceState.FAILED, InferenceState.CANCELLED)
@@ -119,6 +120,7 @@ class AgentWorld:
             self.clock,
             mint_id,
             encode_event,
+            FrameCodec(decode_frames, encode_frame),
             queue_depth_max=queue_depth_max,
             heartbeat_seconds=15,
             watchers_max=100,

@@ -6,13 +6,14 @@ Hints from the bus make it fast; the periodic look at the store makes it right w
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol, TypeVar
 
 from turnwire_server.domain.errors import EngineFailedError, StoreUnavailableError
 from turnwire_server.domain.event import Failed
 from turnwire_server.domain.inference import Inference
 from turnwire_server.events.bus import Bus, Hint, HintKind
-from turnwire_server.events.log import DecodeFrames
+from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.events.patience import CALL_SECONDS_MAX, LAST_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, bounded
 from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.guard import Guard
@@ -73,15 +74,16 @@ class Supervisor:
         ports: Ports,
         bus: Bus,
         assemblies: Mapping[str, Assembly],
-        decode: DecodeFrames,
+        codec: FrameCodec,
         running_max: int,
         on_fitness: OnFitness | None = None,
+        retention: timedelta | None = None,
     ) -> None:
         self._owner = ports.mint()
         self._ports = ports
         self._bus = bus
         self._assemblies = assemblies
-        self._decode = decode
+        self._decode = codec.decode
         self._running_max = running_max
         self._on_fitness = on_fitness
         self._is_fit = True
@@ -93,7 +95,7 @@ class Supervisor:
         self._suspects: set[str] = set()
         self._observer = Observer()
         self._guard = Guard(ports.clock)
-        self._sweeper = Sweeper(ports, bus, self._guard, self._may_sweep)
+        self._sweeper = Sweeper(ports, bus, self._guard, self._may_sweep, codec, retention)
         self._early_cancels: set[str] = set()  # of what was just claimed, and has no attempt yet
         self._failure_time = float("-inf")
         self._wake = asyncio.Event()

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 
 from turnwire_server.domain.errors import InferenceNotFoundError, InferenceNotWaitingError
 from turnwire_server.events.bus import Bus, Hint, HintKind
+from turnwire_server.events.folded_log import FrameCodec
+from turnwire_server.events.retention import retire
 from turnwire_server.runtime.answers import Answering, decide_silence
 from turnwire_server.runtime.guard import Guard
 from turnwire_server.runtime.ports import Ports
@@ -13,15 +16,31 @@ from turnwire_server.runtime.ports import Ports
 # How many silent clients are answered for in one round; the others have the next one.
 DUE_MAX = 100
 
+# How many logs are cut in one round.
+RETIRED_MAX = 10
+
 
 class Sweeper:
-    """Does in one round after the other what has become due. `may_sweep` tells whether it is fit to."""
+    """Does in one round after the other what has become due. `may_sweep` tells whether it is fit to.
 
-    def __init__(self, ports: Ports, bus: Bus, guard: Guard, may_sweep: Callable[[], bool]) -> None:
+    `retention` is how long the events of an inference that has ended stay in the log; None: for ever.
+    """
+
+    def __init__(  # one argument per collaborator
+        self,
+        ports: Ports,
+        bus: Bus,
+        guard: Guard,
+        may_sweep: Callable[[], bool],
+        codec: FrameCodec,
+        retention: timedelta | None,
+    ) -> None:
         self._ports = ports
         self._bus = bus
         self._guard = guard
         self._may_sweep = may_sweep
+        self._codec = codec
+        self._retention = retention
 
     async def run(self, seconds: float) -> None:
         """Go on for ever, with a pause of so many seconds between two rounds."""
@@ -31,6 +50,8 @@ class Sweeper:
                 if not await self._guard.call("sweeping", lambda: self._ports.store.sweep(self._ports.clock.now())):
                     break
             await self._guard.call("answering for silent clients", self._answer_for_silent)
+            if self._retention is not None:
+                await self._guard.call("retiring events", partial(self._retire, self._retention))
 
     async def _answer_for_silent(self) -> None:
         """Have those go on that have waited long enough for their client."""
@@ -40,3 +61,9 @@ class Sweeper:
             with suppress(InferenceNotFoundError, InferenceNotWaitingError):  # it was answered meanwhile
                 await store.amend(due.principal, due.inference_id, self._ports.mint(), decide)
                 self._bus.publish(Hint(HintKind.QUEUED, due.inference_id))
+
+    async def _retire(self, retention: timedelta) -> None:
+        """Cut what nobody has to read event by event any more from the beginning of logs."""
+        store = self._ports.store
+        for retired in await store.find_retired(self._ports.clock.now() - retention, RETIRED_MAX):
+            await retire(store, retired, self._codec.decode, self._codec.encode)
