@@ -152,7 +152,7 @@ def amend(driver: Driver, step: Step) -> Sent | None:
 
 def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> Sent:
     """A client answers an inference."""
-    is_partial, events, effects, is_refused, end, key, blocks = step.take(2, 3, 3, 6, 5, 6, 2)
+    is_partial, events, effects, is_refused, end, key, blocks = step.take(2, 3, 3, 6, 5, 4, 2)
     found = driver.world.model.find(principal, inference_id)
     session_id = found.noun.session_id if found else ""
     amendment = Amendment(
@@ -169,7 +169,7 @@ def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> 
             raise ToolCallNotPendingError(inference_id=inference_id, tool_calls="call-1")
         return amendment
 
-    guard = _key(f"answers to {inference_id}", key)
+    guard = _key(f"answers to {inference_id}", (0, 3, 3, 5)[key])
     call = Call("amend", principal, inference_id, driver.world.mint("amend"), Witness(decide), guard)
     what = "ended" if amendment.outcome else "partly" if is_partial else "released"
     return Sent(call, Slot(), kind=f"amend, {what}{', with a key' if guard else ''}")
