@@ -91,13 +91,22 @@ async def running_server(
         engines = _engines(profiles, stack)
         abandoned: set[asyncio.Task[Any]] = set()
         abandon, silence = _abandon_into(abandoned), settings.silence_seconds_max
+        codec = FrameCodec(decode_frames, encode_frame)
         assemblies = await _assemble(profiles, engines, clock, abandon, stack)
         ports = Ports(store, encode_event, clock, mint_id, abandon, fanout.refresh, silence)
 
         async def tell_fitness(*, is_fit: bool) -> None:
             await rpc.tell_fitness(is_fit=is_fit)
 
-        supervisor = Supervisor(ports, bus, assemblies, decode_frames, settings.inferences_running_max, tell_fitness)
+        supervisor = Supervisor(
+            ports,
+            bus,
+            assemblies,
+            codec,
+            settings.inferences_running_max,
+            tell_fitness,
+            settings.events_retention,
+        )
         runtime = Runtime(
             store,
             bus,
@@ -107,7 +116,7 @@ async def running_server(
             clock,
             mint_id,
             encode_event,
-            FrameCodec(decode_frames, encode_frame),
+            codec,
             queue_depth_max=settings.queue_depth_max,
             heartbeat_seconds=settings.heartbeat_seconds,
             watchers_max=settings.watchers_max,

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 from turnwire_server.domain.clock import Clock
@@ -95,6 +96,7 @@ class AgentWorld:
         clock: Clock | None = None,
         store: Callable[[Callable[[Sequence[Commit]], None], Clock], SessionStore] | None = None,
         queue_depth_max: int = 100,
+        retention: timedelta | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.bus = InProcessBus()
@@ -108,9 +110,10 @@ class AgentWorld:
         self.profile = profile or Profile("scripted", "scripted")
         self.abandoned: set[asyncio.Task[Any]] = set()
         ports = Ports(self.store, encode_event, self.clock, mint_id, self.abandoned.add, self.fanout.refresh, 600)
+        codec = FrameCodec(decode_frames, encode_frame)
         executor = ToolExecutor(self.profile.tool_policy, self.clock, self.abandoned.add)
         assembly = Assembly(self.profile, self.engine, tuple(middleware), ToolRegistry((), tools), executor)
-        self.supervisor = Supervisor(ports, self.bus, {self.profile.name: assembly}, decode_frames, 100)
+        self.supervisor = Supervisor(ports, self.bus, {self.profile.name: assembly}, codec, 100, retention=retention)
         self.runtime = Runtime(
             self.store,
             self.bus,
@@ -120,7 +123,7 @@ class AgentWorld:
             self.clock,
             mint_id,
             encode_event,
-            FrameCodec(decode_frames, encode_frame),
+            codec,
             queue_depth_max=queue_depth_max,
             heartbeat_seconds=15,
             watchers_max=100,
