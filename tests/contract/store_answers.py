@@ -78,7 +78,7 @@ class AnswerPromises:
         assert (turn.state, texts(turn)) == (TurnState.CLOSED, ["hi", "a", "b", "c", "d", "e", "f"])
         assert [type(payload) for payload in (await harness.payloads("s"))[-2:]] == [TurnClosed, InferenceFinished]
         assert TurnClosed(0, 7) in await harness.payloads("s")
-        assert [each.turn.block_count for each in await harness.snapshots(claim.inference)] == [5, 6]
+        assert [each.turn.block_count for each in await harness.snapshots(claim.inference)] == [5, 6, 7]
 
     @pytest.mark.parametrize("outcome", [None, ABORTED], ids=["released", "ended"])
     async def test_blocks_that_cannot_be_encoded_change_nothing(

@@ -238,7 +238,7 @@ def _marks(driver: Driver, run: Run, number: int, added: int) -> tuple[SnapshotM
     """Return marks of a turn to which blocks are added: as it is, and as it will be."""
     found = driver.world.model.find(run.claim.lease.principal, run.claim.lease.inference_id)
     before = found.turn.shown().block_count if found and found.turn else 0
-    phases = {1: (SnapshotPhase.FINAL,), 2: (SnapshotPhase.PRE_INFERENCE, SnapshotPhase.POST_INFERENCE)}
+    phases = {1: (SnapshotPhase.POST_TOOLS,), 2: (SnapshotPhase.PRE_INFERENCE, SnapshotPhase.POST_INFERENCE)}
     counts = (before, before + added)
     return tuple(
         SnapshotMark(phase, run.step + 1, count, driver.world.now)

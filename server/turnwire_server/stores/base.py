@@ -10,6 +10,8 @@ Rules that every implementation keeps, and that stores' one test suite checks:
 - An inference is written under its lease only: a call with another lease, or from another position, is Fenced and
   changes nothing.
 - At most one inference of a session is active; the schema itself enforces it.
+- However an inference ends, a turn of it that has snapshots gets one more, of the phase FINAL: with all blocks that it
+  has then, and with the iteration of the newest snapshot before. No caller brings that one.
 - A call that raises changed nothing, also when it raises for what cannot be encoded. Only after a StoreUnavailableError
   that is not definite it may have happened. Then it is sent again: **every call may be sent again**, as it was, until
   it answers. The second answer is the first one's, or what became of it since. That is what the ids and tokens are for
@@ -316,6 +318,8 @@ class SessionStore(Protocol):
         Errors: Fenced.
         """
         ...
+        The snapshot FINAL comes behind `ending.marks`, as it does for every end.
+
 
     async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
         """End a running inference: append `ending.events`, add its blocks, close its turn, tell the end.
