@@ -210,8 +210,8 @@ def _from(driver: Driver, step: Step) -> list[Owner]:
 
 
 def _commit(driver: Driver, run: Run, step: Step, then: InferenceState) -> Sent:
-    blocks, count, model, data, marks, wakes = step.take(3, 3, 2, 3, 3, 3)
-    if then is not RUNNING:
+    blocks, count, model, data, marks, wakes, is_untold = step.take(3, 3, 2, 3, 3, 3, 4)
+    if then is not RUNNING and is_untold != 3:
         count = max(count, 1)  # the last of the events tells of it
     committed = CommittedStep(
         run.step + 1,

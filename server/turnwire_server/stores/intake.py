@@ -11,6 +11,7 @@ from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange
 from turnwire_server.domain.turn import ROLES, Block, TurnSnapshot
 from turnwire_server.stores.base import Waiting
+from turnwire_server.stores.lease import Step
 from turnwire_server.stores.start import Admission, StartCommand
 from turnwire_server.wire.inference import to_proto as inference_to_proto
 from turnwire_server.wire.session import to_proto as session_to_proto
@@ -97,6 +98,13 @@ def check_cut(through: int, head: int, unfinished: Iterable[int]) -> None:
     """Raise ValueError unless a log may be cut after `through`; `unfinished` are first events that have to stay."""
     if through > head or any(through >= first for first in unfinished):
         msg = f"the log cannot be cut after {through}: its head is {head}, or an inference needs an event before"
+        raise ValueError(msg)
+
+
+def check_step(step: Step) -> None:
+    """Raise ValueError for a step after which the client is waited for, and that has no event to tell of it."""
+    if step.then is not InferenceState.RUNNING and not step.events:
+        msg = f"step {step.number} leads to {step.then.name}, and no event tells of it: nobody would notice"
         raise ValueError(msg)
 
 
