@@ -183,7 +183,7 @@ class ModelInference:
 
     def waiting(self) -> Waiting:
         """Return what an answer to it is decided on."""
-        return Waiting(self.shown(), self.checkpoint, self.listed_effects())
+        return Waiting(self.shown(), self.checkpoint)
 
     def claimed(self) -> Claim:
         """Return the inference with its lease."""

@@ -40,25 +40,21 @@ TOKEN_AGE_MIN = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An inference that is WAITING_FOR_TOOLS or PAUSED, what was committed with its last step, and what was amended."""
+    """An inference that is WAITING_FOR_TOOLS or PAUSED, and where it goes on: as committed, or as amended since."""
 
     inference: Inference
     checkpoint: bytes
-    effects: tuple[Effect, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
     """What a client's answer changes of an inference that waits: a new checkpoint, more blocks, and encoded events.
 
-    An effect that is given replaces the one that is there.
-
     `is_released`: there is nothing more to wait for, so it goes back to the line, as the first. `outcome`: it ends with
     that instead, a Failed or a Cancelled, after the events.
     """
 
     checkpoint: bytes
-    effects: tuple[Effect, ...] = ()
     events: tuple[bytes, ...] = ()
     blocks: tuple[Block, ...] = ()
     is_released: bool = True
@@ -305,7 +301,7 @@ class SessionStore(Protocol):
 
         Where the inference would wait for its client and a cancel is requested, it ends instead.
 
-        Errors: Fenced.
+        Errors: Fenced; ValueError for a wait that no event tells of.
         """
         ...
 
@@ -318,11 +314,11 @@ class SessionStore(Protocol):
         Errors: Fenced.
         """
         ...
-        The snapshot FINAL comes behind `ending.marks`, as it does for every end.
-
 
     async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
         """End a running inference: append `ending.events`, add its blocks, close its turn, tell the end.
+
+        The snapshot FINAL comes behind `ending.marks`, as it does for every end.
 
         Errors: Fenced.
         """

@@ -120,8 +120,7 @@ def snapshot_bytes(snapshot: TurnSnapshot) -> int:
 
 def waiting_bytes(waiting: Waiting) -> int:
     """Return how many bytes an inference that waits has, with all that belongs to it."""
-    effects = sum(len(effect.call) + len(effect.outcome or b"") for effect in waiting.effects)
-    return inference_bytes(waiting.inference) + len(waiting.checkpoint) + effects
+    return inference_bytes(waiting.inference) + len(waiting.checkpoint)
 
 
 def inference_bytes(inference: Inference) -> int:
