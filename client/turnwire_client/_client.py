@@ -15,6 +15,7 @@ from turnwire.v1.session_pb2 import NewSession, Session
 from turnwire.v1.session_service_pb2 import (
     CreateSessionRequest,
     DeleteSessionRequest,
+    ForkSessionRequest,
     GetSessionRequest,
     GetTurnRequest,
     ListSessionsRequest,
@@ -107,6 +108,39 @@ class Client:
         request = CreateSessionRequest(session=new, idempotency_key=idempotency_key or mint_key())
         response = await self._transport.call_repeatable(self._transport.sessions.CreateSession, request)
         return response.session
+
+    async def fork_session(
+        self,
+        session_id: str,
+        *,
+        index: int | None = None,
+        new_session_id: str = "",
+        display_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        profile: str = "",
+        ttl: Seconds | None = None,
+        idempotency_key: str | None = None,
+    ) -> Session:
+        """Creates a session that shares the turns of another one up to `index`; by default, all that are closed.
+
+        What the new session does not say itself it does not have from its origin either, its profile included.
+        """
+        new = NewSession(
+            session_id=new_session_id,
+            display_name=display_name,
+            labels=labels or {},
+            metadata=metadata or {},
+            profile=profile,
+            ttl=None if ttl is None else to_duration(ttl),
+        )
+        request = ForkSessionRequest(
+            session_id=session_id,
+            index=None if index is None else in_range("index", index, UINT32_MAX),
+            session=new,
+            idempotency_key=idempotency_key or mint_key(),
+        )
+        return (await self._transport.call_repeatable(self._transport.sessions.ForkSession, request)).session
 
     async def get_session(self, session_id: str) -> Session:
         """The session as it is now."""

@@ -129,6 +129,12 @@ class Harness:
         session, _ = await self.store.create_session(principal, new, self.mint(), None)
         return session
 
+    async def fork(self, session_id: str, origin: str = "s", index: int | None = None, **fields: Any) -> Session:
+        """Fork a session."""
+        new = NewSession(session_id, **fields)
+        session, _ = await self.store.fork_session("local", origin, index, new, self.mint(), None)
+        return session
+
     async def delete(self, session_id: str = "s", *, force: bool = False) -> None:
         """Delete a session."""
         await self.store.delete_session("local", session_id, None, force=force)

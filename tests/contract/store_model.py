@@ -196,6 +196,7 @@ class Model(WaitModel):
             elif deadline <= now:
                 timeout = f"{(deadline - inference.noun.create_time).total_seconds():g}s"
                 end(self.told, inference, Failed(DeadlineExceededError(timeout=timeout).failure()), now)
+        self.expire_sessions(now)
 
     def _heed_cancel(self, inference: ModelInference) -> None:
         """End what nobody runs any more, if that was requested."""

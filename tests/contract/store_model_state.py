@@ -78,7 +78,7 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class ModelSession:
-    """A session, and everything that belongs to it."""
+    """A session, and everything that belongs to it; the first turns of a fork belong to another one."""
 
     principal: str
     noun: Session
@@ -89,6 +89,12 @@ class ModelSession:
     inferences: list["ModelInference"] = field(default_factory=list["ModelInference"])
     turns: list["ModelTurn"] = field(default_factory=list["ModelTurn"])
     delete_time: datetime | None = None
+
+    def show(self, turn: "ModelTurn", blocks: Iterable[Block] = ()) -> Turn:
+        """Return a turn as one of this session, with these of its blocks."""
+        session_id = self.noun.session_id
+        metadata = {**turn.noun.metadata, "geppetto.session_id@v1": json.dumps(session_id)}
+        return replace(turn.shown(blocks), session_id=session_id, metadata=metadata)
 
     def line(self) -> list["ModelInference"]:
         """Return the unfinished inferences: the active one, then the others by rank."""

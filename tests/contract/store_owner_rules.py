@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
-from contract.store_client_rules import amend, start
+from contract.store_client_rules import amend, fork, may_fork, start
 from contract.store_driver import Driver, Owner, Run, Sent, Slot, Step
 from contract.store_model_state import PAUSED, QUEUED, RUNNING, WAITING_FOR_TOOLS
 from contract.store_world import Call
@@ -177,6 +177,11 @@ def amend_or_wait(driver: Driver, step: Step) -> Sent | None:
     """A client answers what waits for it; most often something has to wait first."""
     waits = any(each.noun.state in (WAITING_FOR_TOOLS, PAUSED) for each in driver.world.model.inferences())
     return amend(driver, step) if waits or step.how % 4 == 3 else wait(driver, step)
+
+
+def fork_or_finish(driver: Driver, step: Step) -> Sent | None:
+    """A client forks a session; most often a turn has to be closed first."""
+    return fork(driver, step) if may_fork(driver) or step.how % 8 == 7 else finish(driver, step)
 
 
 _INTRUSIONS = (append_run, finish_run, commit_run, record_run, wait_run, hand_back_run)

@@ -19,6 +19,7 @@ OWN: list[Json] = [
     {"name": "grow"},
     {"name": "die"},
     {"name": "silent"},
+    {"name": "act"},
     {"name": "fail", "annotations": {"idempotentHint": True}},
     {"name": "refuse"},
     {"name": "lie", "outputSchema": {"type": "object", "required": ["a"]}},
@@ -33,6 +34,8 @@ def send(message: Json) -> None:
 
 def call(name: str, arguments: Json) -> Json | None:
     """Return the result of a call; None for no answer."""
+    if name == "act":  # does what the name says that stands in the arguments
+        name = {"return": "echo", "hang": "silent"}.get(arguments["deed"], "fail")
     match name:
         case "die":
             sys.stderr.write(f"dying with {os.environ.get('SECRET')}\n")

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from turnwire_server.domain.errors import RevisionMismatchError
+from turnwire_server.domain.errors import RevisionMismatchError, TurnNotClosedError, TurnNotFoundError
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.domain.session import NewSession, Session, SessionChange
+from turnwire_server.domain.session import NewSession, Session, SessionChange, SessionOrigin
 from turnwire_server.domain.turn import ROLES, Block, TurnSnapshot
 from turnwire_server.stores.base import Waiting
 from turnwire_server.stores.start import Admission, StartCommand
@@ -21,8 +21,8 @@ from turnwire_server.wire.turn import to_proto as turn_to_proto
 IDEMPOTENCY_KEY_ORPHAN_AGE_MIN = timedelta(hours=24)
 
 
-def new_session(new: NewSession, log: str, mint: Mint, now: datetime) -> Session:
-    """Return the session that a client asked for."""
+def new_session(new: NewSession, log: str, mint: Mint, now: datetime, origin: SessionOrigin | None = None) -> Session:
+    """Return the session that a client asked for, with the turns of its origin if it is a fork."""
     return Session(
         session_id=new.session_id or mint(),
         create_time=now,
@@ -34,6 +34,8 @@ def new_session(new: NewSession, log: str, mint: Mint, now: datetime) -> Session
         profile=new.profile,
         expire_time=None if new.ttl is None else now + new.ttl,
         config=new.config,
+        turn_count=origin.index + 1 if origin else 0,
+        origin=origin,
     )
 
 
@@ -91,6 +93,22 @@ def turn_metadata(own: Mapping[str, str], session_id: str, inference_id: str) ->
         "geppetto.session_id@v1": json.dumps(session_id),
         "geppetto.inference_id@v1": json.dumps(inference_id),
     }
+
+
+def choose_fork_index(session_id: str, index: int | None, turn_count: int, first_open: int | None) -> int:
+    """Return the index of the last turn that a fork shares: the one that was asked for, or else the last CLOSED one.
+
+    `first_open` is the first turn that is OPEN, None if there is none.
+
+    Errors: TurnNotFoundError, TurnNotClosedError.
+    """
+    closed_count = turn_count if first_open is None else first_open
+    chosen = closed_count - 1 if index is None else index
+    if not 0 <= chosen < turn_count:
+        raise TurnNotFoundError(session_id=session_id, index=max(chosen, 0))
+    if chosen >= closed_count:
+        raise TurnNotClosedError(session_id=session_id, index=closed_count)
+    return chosen
 
 
 def check_cut(through: int, head: int, unfinished: Iterable[int]) -> None:

@@ -158,6 +158,10 @@ def sweep(state: State, now: datetime) -> bool:
                 state.end(held, Ending(lifecycle.deadline_outcome(held.inference)))
         elif deadline + timedelta(seconds=OVERDUE_SECONDS) <= now and not held.was_lost:
             held.owner = held.lease = ""
+    for session in list(state.sessions.values()):
+        expire_time = session.session.expire_time
+        if expire_time is not None and expire_time <= now and not session.line():
+            state.drop(session)
     return False
 
 

@@ -246,12 +246,13 @@ def _check_lives(tx: Transaction, owner: str) -> None:
 
 def _lease(tx: Transaction, row: InferenceRow, owner: str, token: str) -> Claim:
     is_lost = row.inference.state is InferenceState.RUNNING
-    if not is_lost:
-        row = _begin(tx, row)
+    # Before it is RUNNING: its last lease may have had a token that came late and is another one's now.
     tx.connection.execute(
         "UPDATE inference SET owner = ?, lease = ?, was_lost = ?, is_handed_back = 0 WHERE key = ?",
         (owner, token, is_lost, row.key),
     )
+    if not is_lost:
+        row = _begin(tx, row)
     return _read_claim(tx.connection, replace(row, lease=token, was_lost=is_lost))
 
 

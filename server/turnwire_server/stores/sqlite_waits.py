@@ -1,7 +1,7 @@
 """What a SqliteSessionStore does with inferences that wait for their client.
 
-In SQL, state 3 is WAITING_FOR_TOOLS and 4 is PAUSED: partial indexes are only used for literals. Where an index is
-named, SQLite would rather go through all inferences there ever were, in the order of their keys.
+In SQL, state 3 is WAITING_FOR_TOOLS and 4 is PAUSED: partial indexes are only used for literals. Indexes are named, so
+that SQLite never goes through all inferences there ever were instead.
 """
 
 import sqlite3
