@@ -16,7 +16,7 @@ from support.snapshots import fold_messages, take_snapshot, view_of_messages
 from turnwire.v1 import event_pb2, inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_server.bootstrap import Server, running_server
-from turnwire_server.config import Settings
+from turnwire_server.config.settings import Settings
 from turnwire_server.events.retention import retire
 from turnwire_server.stores.base import Retired
 
