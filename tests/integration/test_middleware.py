@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from support.agent_world import call, say, script
-from support.live import SUCCEEDED, LiveServer, Session
+from support.live import SUCCEEDED, LiveServer
 from turnwire.v1 import turn_pb2
 from turnwire_server.middleware.agent_mode import ALLOWED_TOOLS_KEY, MODE_KEY
 

@@ -1,9 +1,9 @@
 """A real server with profiles of its own, which can be ended at any moment and started again in the same place.
 
-    async with LiveServer(folder, {"scripted": {"engine": "scripted"}}) as server:
-        session = await server.session()
-        ended = await session.say("hello", script=script([say("hi")]))
-        await server.restart(signal.SIGKILL)
+async with LiveServer(folder, {"scripted": {"engine": "scripted"}}) as server:
+    session = await server.session()
+    ended = await session.say("hello", script=script([say("hi")]))
+    await server.restart(signal.SIGKILL)
 """
 
 import asyncio
