@@ -1,14 +1,18 @@
-"""Fetch what turnwire needs but does not copy in, each archive pinned by version and sha256.
+"""Fetch what turnwire needs but does not copy in, each archive pinned by version and hash.
 
 - ``protovalidate``: ``buf/validate/validate.proto``, from the source archive of the Python package.
   Lint and code generation read it.
 - ``aimock``: a provider API server that nobody here wrote (OpenAI chat and Responses, Anthropic,
   Gemini), from npm. The tests of the real engine talk to it.
+- ``mcp-server``: an MCP server that nobody here wrote, with the npm packages that it needs. They are
+  pinned by ``tools/mcp-server/package-lock.json``, which names no registry; another version is put into
+  ``package.json`` there, and then into the lock by ``npm --prefix tools/mcp-server install
+  --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts``.
 
-Both land in ``third_party/``, which git ignores. Archives are asked for by package name from the
+All land in ``third_party/``, which git ignores. Archives are asked for by package name from the
 package managers' own clients, so mirrors, proxies and certificates come from the user's own
-configuration. What is already there with the right hash is not fetched again. Without npm aimock
-is skipped, visibly; where ``CI`` is ``true`` that is a failure.
+configuration. What is already there with the right hash is not fetched again. Without npm what comes
+from there is skipped, visibly; where ``CI`` is ``true`` that is a failure.
 """
 
 from __future__ import annotations
@@ -61,6 +65,34 @@ class Dependency:
     prefix: str
     """The folder inside the archive that becomes ``third_party/<name>``."""
 
+    def fill(self, scratch: Path, target: Path) -> None:
+        """Put what is kept of it into a folder."""
+        unpack(verified(self.download(self, scratch), self.sha256), self, target)
+
+
+@dataclass(frozen=True)
+class NpmInstallation:
+    """An npm package with all that it needs, each archive pinned by the lock in a folder of ours."""
+
+    name: str
+    version: str
+    folder: Path
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the lock, which has the hashes of all archives."""
+        return hashlib.sha256((self.folder / "package-lock.json").read_bytes()).hexdigest()
+
+    def fill(self, _scratch: Path, target: Path) -> None:
+        """Install into a folder; no script of any package is run."""
+        npm = found_npm()
+        target.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(self.folder / name, target)
+        prefix = str(target.resolve())  # npm stumbles over a link on the way
+        command = [npm, "ci", "--prefix", prefix, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        run(command, env=dict(os.environ))
+
 
 def download_from_pip(dependency: Dependency, scratch: Path) -> Path:
     """Download a Python source archive into ``scratch`` without building anything."""
@@ -80,12 +112,17 @@ def download_from_pip(dependency: Dependency, scratch: Path) -> Path:
 
 def download_from_npm(dependency: Dependency, scratch: Path) -> Path:
     """Download an npm package's archive into ``scratch`` without installing it."""
+    package = f"{dependency.package}@{dependency.version}"
+    run([found_npm(), "pack", "--silent", "--pack-destination", str(scratch), package], env=dict(os.environ))
+    return next(scratch.glob("*.tgz"))
+
+
+def found_npm() -> str:
+    """Return where npm is, or raise SkippedError."""
     npm = shutil.which("npm")
     if npm is None:
         raise SkippedError("npm is not on PATH")
-    package = f"{dependency.package}@{dependency.version}"
-    run([npm, "pack", "--silent", "--pack-destination", str(scratch), package], env=dict(os.environ))
-    return next(scratch.glob("*.tgz"))
+    return npm
 
 
 def run(command: list[str], env: dict[str, str]) -> None:
@@ -122,8 +159,8 @@ def unpack(content: bytes, dependency: Dependency, target: Path) -> None:
                 file.write_bytes(source.read())
 
 
-def fetch(dependency: Dependency, third_party: Path) -> str:
-    """Make ``third_party/<name>`` hold the pinned archive; return what was done, in words."""
+def fetch(dependency: Dependency | NpmInstallation, third_party: Path) -> str:
+    """Make ``third_party/<name>`` hold what is pinned; return what was done, in words."""
     target = third_party / dependency.name
     marker = target / ".sha256"
     if marker.is_file() and marker.read_text(encoding="utf-8").strip() == dependency.sha256:
@@ -131,16 +168,15 @@ def fetch(dependency: Dependency, third_party: Path) -> str:
     third_party.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=third_party, prefix=".fetch-") as scratch_name:
         scratch = Path(scratch_name)
-        content = verified(dependency.download(dependency, scratch), dependency.sha256)
         fresh = scratch / "fresh"
-        unpack(content, dependency, fresh)
+        dependency.fill(scratch, fresh)
         (fresh / ".sha256").write_text(dependency.sha256 + "\n", encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         fresh.rename(target)
     return "fetched"
 
 
-DEPENDENCIES = {
+DEPENDENCIES: dict[str, Dependency | NpmInstallation] = {
     dependency.name: dependency
     for dependency in (
         Dependency(
@@ -159,6 +195,7 @@ DEPENDENCIES = {
             download=download_from_npm,
             prefix="package",
         ),
+        NpmInstallation(name="mcp-server", version="2026.8.31", folder=ROOT / "tools" / "mcp-server"),
     )
 }
 

@@ -7,12 +7,15 @@ from typing import Self, TypeAlias
 
 import grpc
 
+from turnwire.v1.engine_pb2 import Engine, Profile
+from turnwire.v1.engine_service_pb2 import GetProfileRequest, ListEnginesRequest, ListProfilesRequest
 from turnwire.v1.inference_pb2 import Inference, InferenceConfig, InferenceState
 from turnwire.v1.inference_service_pb2 import CancelRequest, GetInferenceRequest, ListInferencesRequest
 from turnwire.v1.session_pb2 import NewSession, Session
 from turnwire.v1.session_service_pb2 import (
     CreateSessionRequest,
     DeleteSessionRequest,
+    ForkSessionRequest,
     GetSessionRequest,
     GetTurnRequest,
     ListSessionsRequest,
@@ -105,6 +108,39 @@ class Client:
         request = CreateSessionRequest(session=new, idempotency_key=idempotency_key or mint_key())
         response = await self._transport.call_repeatable(self._transport.sessions.CreateSession, request)
         return response.session
+
+    async def fork_session(
+        self,
+        session_id: str,
+        *,
+        index: int | None = None,
+        new_session_id: str = "",
+        display_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        profile: str = "",
+        ttl: Seconds | None = None,
+        idempotency_key: str | None = None,
+    ) -> Session:
+        """Creates a session that shares the turns of another one up to `index`; by default, all that are closed.
+
+        What the new session does not say itself it does not have from its origin either, its profile included.
+        """
+        new = NewSession(
+            session_id=new_session_id,
+            display_name=display_name,
+            labels=labels or {},
+            metadata=metadata or {},
+            profile=profile,
+            ttl=None if ttl is None else to_duration(ttl),
+        )
+        request = ForkSessionRequest(
+            session_id=session_id,
+            index=None if index is None else in_range("index", index, UINT32_MAX),
+            session=new,
+            idempotency_key=idempotency_key or mint_key(),
+        )
+        return (await self._transport.call_repeatable(self._transport.sessions.ForkSession, request)).session
 
     async def get_session(self, session_id: str) -> Session:
         """The session as it is now."""
@@ -292,6 +328,38 @@ class Client:
             request.page_token = response.next_page_token
             if not request.page_token:
                 return
+
+    # --- engines and profiles -----------------------------------------------------------------------
+
+    async def list_engines(self) -> AsyncGenerator[Engine, None]:
+        """The engines that the server has, by name, page by page."""
+        request = ListEnginesRequest()
+        while True:
+            response = await self._transport.call(self._transport.engines.ListEngines, request)
+            for engine in response.engines:
+                yield engine
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    async def list_profiles(self) -> AsyncGenerator[Profile, None]:
+        """The profiles that the server offers, by name, page by page."""
+        request = ListProfilesRequest()
+        while True:
+            response = await self._transport.call(self._transport.engines.ListProfiles, request)
+            for profile in response.profiles:
+                yield profile
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    async def get_profile(self, name: str = "") -> Profile:
+        """A profile: what is in effect, and what it was made of. Without a name, the default one.
+
+        Raises ProfileNotFoundError.
+        """
+        request = GetProfileRequest(profile=name)
+        return (await self._transport.call(self._transport.engines.GetProfile, request)).profile
 
 
 def _revision(revision: int | None) -> int | None:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from turnwire.v1 import engine_service_pb2 as epb
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire.v1 import session_service_pb2 as spb
 from turnwire.v1.event_pb2 import Event
@@ -18,6 +19,7 @@ from turnwire.v1.inference_pb2 import ConflictPolicy, Inference, InferenceState
 from turnwire.v1.turn_pb2 import Turn, TurnState, TurnView
 from turnwire_client._errors import ERRORS
 from turnwire_client._fake import TERMINAL, FakeSession, FakeStore, Refused, finish, subset
+from turnwire_client._fake_profiles import FakeProfiles
 from turnwire_client._fake_snapshot import snapshot_parts
 from turnwire_client._requests import to_duration
 from turnwire_client._status import DETAILS_KEY, DOMAIN
@@ -48,6 +50,7 @@ class FakeRpcs:
 
     def __init__(self, store: FakeStore) -> None:
         self.requests: list[Message] = []
+        self.profiles = FakeProfiles()
         self.holds_waits = True
         self.faults: list[Fault] = []
         self.cuts: deque[tuple[int, Cut]] = deque()
@@ -69,6 +72,7 @@ class FakeRpcs:
         }
         session = {
             "CreateSession": self._unary(spb.CreateSessionRequest, self._create_session),
+            "ForkSession": self._unary(spb.ForkSessionRequest, self._fork_session),
             "GetSession": self._unary(spb.GetSessionRequest, self._get_session),
             "ListSessions": self._unary(spb.ListSessionsRequest, self._list_sessions),
             "UpdateSession": self._unary(spb.UpdateSessionRequest, self._update_session),
@@ -76,9 +80,15 @@ class FakeRpcs:
             "GetTurn": self._unary(spb.GetTurnRequest, self._get_turn),
             "ListTurns": self._unary(spb.ListTurnsRequest, self._list_turns),
         }
+        engine = {
+            "ListEngines": self._unary(epb.ListEnginesRequest, self.profiles.list_engines),
+            "ListProfiles": self._unary(epb.ListProfilesRequest, self.profiles.list_profiles),
+            "GetProfile": self._unary(epb.GetProfileRequest, self.profiles.get_profile),
+        }
         return (
             grpc.method_handlers_generic_handler("turnwire.v1.InferenceService", inference),
             grpc.method_handlers_generic_handler("turnwire.v1.SessionService", session),
+            grpc.method_handlers_generic_handler("turnwire.v1.EngineService", engine),
         )
 
     def _unary(self, kind: type[Q], answer: Callable[[Q], Awaitable[A]]) -> Any:
@@ -178,6 +188,18 @@ class FakeRpcs:
         session = self._store.create_session(request.session)
         self._store.remember("CreateSession", request.idempotency_key, body, session.proto.session_id)
         return spb.CreateSessionResponse(session=session.proto, created=True)
+
+    async def _fork_session(self, request: spb.ForkSessionRequest) -> spb.ForkSessionResponse:
+        content = spb.ForkSessionRequest()
+        content.CopyFrom(request)
+        content.ClearField("idempotency_key")
+        body = content.SerializeToString(deterministic=True)
+        known = self._store.remembered("ForkSession", request.idempotency_key, body)
+        if known is not None:
+            return spb.ForkSessionResponse(session=self._store.session(known).proto, created=False)
+        session = self._store.fork_session(request)
+        self._store.remember("ForkSession", request.idempotency_key, body, session.proto.session_id)
+        return spb.ForkSessionResponse(session=session.proto, created=True)
 
     async def _get_session(self, request: spb.GetSessionRequest) -> spb.GetSessionResponse:
         return spb.GetSessionResponse(session=self._store.session(request.session_id).proto)

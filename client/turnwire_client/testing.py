@@ -7,8 +7,8 @@
         assert fake.requests_of(StartInferenceRequest)[0].input[0].user.text == "Why is the sky blue?"
 
 It is a real gRPC server on a free port of 127.0.0.1 and keeps the contract, in memory: sessions, turns, the event log
-with its seven promises (but not Durable), idempotency keys, SESSION_BUSY, Wait, Cancel. Every page has everything. What
-it lacks is answered with FEATURE_NOT_IMPLEMENTED: conflict policies other than REJECT, forks, tools, output
+with its seven promises (but not Durable), idempotency keys, SESSION_BUSY, Wait, Cancel, profiles. Every page has
+everything. What it lacks is answered with FEATURE_NOT_IMPLEMENTED: conflict policies other than REJECT, tools, output
 schemas. It takes `cancel_after_disconnect` and cancels nothing.
 
 And it fails on demand: `fail` and `hang` are about inferences, `refuse` and `lose_reply` about rpcs, `cut_streams`
@@ -21,6 +21,7 @@ from typing import Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from turnwire.v1.engine_pb2 import Profile
 from turnwire.v1.error_reason_pb2 import Error, ErrorReason
 from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_pb2 import Usage
@@ -85,6 +86,10 @@ class FakeServer:
     def hold_waits(self, *, hold: bool) -> None:
         """Whether Wait holds, as a server does that is not too busy; otherwise it returns the present state at once."""
         self._rpcs.holds_waits = hold
+
+    def add_profile(self, profile: Profile) -> None:
+        """ListProfiles and GetProfile have it; with `is_default` it is the default one. Inferences take any profile."""
+        self._rpcs.profiles.add(profile)
 
     def refuse(
         self,

@@ -13,6 +13,6 @@ Rooms; each imports only rooms below it:
     engines     what produces model output
     wire        the nouns to and from protobuf
     domain      the nouns
-    config      settings and the profile file
+    config      settings and profiles
     telemetry   logs
 """

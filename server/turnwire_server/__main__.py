@@ -13,7 +13,8 @@ import sys
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from turnwire_server.bootstrap import Server, running_server
-from turnwire_server.config import ConfigError, Settings, load_settings
+from turnwire_server.config.error import ConfigError
+from turnwire_server.config.settings import Settings, load_settings
 from turnwire_server.telemetry.logs import configure_logs
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

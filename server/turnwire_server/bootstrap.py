@@ -6,21 +6,28 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
+from typing import Any
 
-from turnwire_server.config import ConfigError, Settings, load_profiles
+from turnwire_server.config.error import ConfigError
+from turnwire_server.config.profiles import load_profiles
+from turnwire_server.config.settings import Settings
 from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.errors import EngineOptionsInvalidError, StoreUnavailableError
 from turnwire_server.domain.ids import mint_id
-from turnwire_server.domain.profile import Profiles
-from turnwire_server.engines.base import Engine, EngineResult
+from turnwire_server.domain.profile import EngineInfo, Profiles
+from turnwire_server.engines import scripted
+from turnwire_server.engines.base import Engine
 from turnwire_server.engines.pydantic_ai import PydanticAIEngine
+from turnwire_server.engines.pydantic_ai import options as pydantic_ai
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Bus, Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
 from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.rpc.server import RpcServer
+from turnwire_server.runtime.assembly import Assembly, assemble
 from turnwire_server.runtime.clock import SystemClock
-from turnwire_server.runtime.inference_loop import Ports
+from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.runtime import WAITS_MAX, Runtime
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import Commit, OnCommit, SessionStore
@@ -46,7 +53,7 @@ class Server:
     runtime: Runtime
     rpc: RpcServer
     grace_seconds: float
-    abandoned: set[asyncio.Task[EngineResult]] = field(default_factory=set[asyncio.Task[EngineResult]])
+    abandoned: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
 
     async def drain(self) -> None:
         """Take nothing new, let what runs end for a while, end every stream, and stop listening."""
@@ -72,7 +79,8 @@ async def running_server(
 
     Errors: ConfigError; OSError when the address or the store's file cannot be used.
     """
-    profiles = load_profiles(settings.profiles, os.environ)
+    infos = installed_engines()
+    profiles = load_profiles(settings.profiles, os.environ, infos)
     async with AsyncExitStack() as stack:
         fanout, clock = Fanout(), SystemClock()
         bus = bus or InProcessBus()
@@ -81,15 +89,23 @@ async def running_server(
         stack.callback(bus.subscribe(partial(_hear, fanout)))
         stack.push_async_callback(store.close)
         engines = _engines(profiles, stack)
-        abandoned: set[asyncio.Task[EngineResult]] = set()
+        abandoned: set[asyncio.Task[Any]] = set()
         abandon, silence = _abandon_into(abandoned), settings.silence_seconds_max
+        codec = FrameCodec(decode_frames, encode_frame)
+        assemblies = await _assemble(profiles, engines, clock, abandon, stack)
         ports = Ports(store, encode_event, clock, mint_id, abandon, fanout.refresh, silence)
 
         async def tell_fitness(*, is_fit: bool) -> None:
             await rpc.tell_fitness(is_fit=is_fit)
 
         supervisor = Supervisor(
-            ports, bus, profiles, engines, decode_frames, settings.inferences_running_max, tell_fitness
+            ports,
+            bus,
+            assemblies,
+            codec,
+            settings.inferences_running_max,
+            tell_fitness,
+            settings.events_retention,
         )
         runtime = Runtime(
             store,
@@ -99,11 +115,19 @@ async def running_server(
             profiles,
             clock,
             mint_id,
-            FrameCodec(decode_frames, encode_frame),
+            encode_event,
+            codec,
+            queue_depth_max=settings.queue_depth_max,
             heartbeat_seconds=settings.heartbeat_seconds,
             watchers_max=settings.watchers_max,
         )
-        rpc = RpcServer(runtime, mint_id, settings.watchers_max + UNARY_RPCS_MAX)
+        rpc = RpcServer(
+            runtime,
+            mint_id,
+            settings.watchers_max + UNARY_RPCS_MAX,
+            engines=tuple(infos.values()),
+            known_tools=lambda name: assemblies[name].known_tools,
+        )
         port = rpc.bind(settings.listen)
         host = settings.listen.rpartition(":")[0]
         async with asyncio.TaskGroup() as group:
@@ -149,27 +173,61 @@ async def _open_store(settings: Settings, on_commit: OnCommit, clock: Clock) -> 
         raise OSError(msg) from error
 
 
+def installed_engines() -> Mapping[str, EngineInfo]:
+    """Return the engines whose packages are installed, by name."""
+    infos = [scripted.INFO, *([pydantic_ai.INFO] if find_spec("pydantic_ai") else [])]
+    return {info.name: info for info in infos}
+
+
+# What an engine says of the options of a profile. Errors: EngineOptionsInvalidError.
+_CHECK_OPTIONS: Mapping[str, Callable[[Mapping[str, object]], object]] = {
+    scripted.ENGINE: scripted.parse_script,
+    pydantic_ai.ENGINE: pydantic_ai.parse_options,
+}
+
+
 def _engines(profiles: Profiles, stack: AsyncExitStack) -> Mapping[str, Engine]:
     """Build the engines that the profiles use; they are closed with the stack. Errors: ConfigError."""
     options: dict[str, list[Mapping[str, object]]] = {}
     for profile in profiles.by_name.values():
+        try:
+            _CHECK_OPTIONS[profile.engine](profile.engine_options)
+        except EngineOptionsInvalidError as error:
+            msg = f"the engine_options of the profile {profile.name} are not valid: {error}"
+            raise ConfigError(msg) from None
         options.setdefault(profile.engine, []).append(profile.engine_options)
     engines: dict[str, Engine] = {}
-    if "scripted" in options:
-        scripted = engines["scripted"] = ScriptedEngine()
-        stack.push_async_callback(scripted.aclose)
-    if "pydantic_ai" in options:
-        try:
-            pydantic_ai = engines["pydantic_ai"] = PydanticAIEngine(options["pydantic_ai"])
-        except EngineOptionsInvalidError as error:
-            msg = f"the engine_options of a profile are not valid: {error}"
-            raise ConfigError(msg) from None
-        stack.push_async_callback(pydantic_ai.aclose)
+    if scripted.ENGINE in options:
+        playing = engines[scripted.ENGINE] = ScriptedEngine()
+        stack.push_async_callback(playing.aclose)
+    if pydantic_ai.ENGINE in options:
+        asking = engines[pydantic_ai.ENGINE] = PydanticAIEngine(options[pydantic_ai.ENGINE])
+        stack.push_async_callback(asking.aclose)
     return engines
 
 
-def _abandon_into(abandoned: set[asyncio.Task[EngineResult]]) -> Callable[[asyncio.Task[EngineResult]], None]:
-    def abandon(task: asyncio.Task[EngineResult]) -> None:
+async def _assemble(
+    profiles: Profiles,
+    engines: Mapping[str, Engine],
+    clock: Clock,
+    abandon: Callable[[asyncio.Task[Any]], None],
+    stack: AsyncExitStack,
+) -> Mapping[str, Assembly]:
+    """Put every profile together; what they hold is given back with the stack. Errors: ConfigError."""
+    assemblies: dict[str, Assembly] = {}
+    for name, profile in profiles.by_name.items():
+        try:
+            assembly = await assemble(profile, engines[profile.engine], os.environ, clock, abandon)
+        except ValueError as error:
+            msg = f"the profile {name} cannot be used: {error}"
+            raise ConfigError(msg) from None
+        stack.push_async_callback(assembly.aclose)
+        assemblies[name] = assembly
+    return assemblies
+
+
+def _abandon_into(abandoned: set[asyncio.Task[Any]]) -> Callable[[asyncio.Task[Any]], None]:
+    def abandon(task: asyncio.Task[Any]) -> None:
         abandoned.add(task)
         task.add_done_callback(abandoned.discard)
 

@@ -15,7 +15,7 @@ from turnwire_server.domain.errors import (
     StoreUnavailableError,
 )
 from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.domain.session import NewSession, Session, SessionChange
+from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
 from turnwire_server.stores.base import TOKEN_AGE_MIN, SessionStore
 from turnwire_server.stores.lease import Claim, DeclaredDead, Fenced
 from turnwire_server.stores.start import Started
@@ -29,6 +29,9 @@ _REFUSALS = (
     DeclaredDead,
     ValueError,
 )
+
+# The calls that are known again by their token, or by their key.
+_WITH_TOKEN = ("update_session", "set_step_mode", "amend")
 
 
 class CallPromises:
@@ -73,7 +76,9 @@ class CallPromises:
         assert await harness.everything() == before
         assert _published(harness) == chunks
 
-    @pytest.mark.parametrize("name", [name for name in WRITES if name.startswith(("update_session", "amend"))])
+    @pytest.mark.parametrize(
+        "name", [name for name in WRITES if name.startswith(("update_session", "set_step_mode", "amend"))]
+    )
     async def test_a_token_is_remembered_for_a_while(self, harness: Harness, name: str) -> None:
         for session_id in ("s", "o"):
             await harness.session(session_id)
@@ -184,6 +189,7 @@ async def _call_as_others(harness: Harness) -> None:
     await harness.cancel(await harness.start("o"), "changed their mind")
     await harness.store.update_session("local", "o", SessionChange("theirs"), None, harness.mint())
     await harness.store.update_session("local", "s", SessionChange("theirs"), None, harness.mint())
+    await harness.store.set_step_mode("local", "s", StepMode(timedelta(seconds=2)), harness.mint())
     await harness.start("s")
     line = await harness.store.list_inferences("local", "s", (), 9, None)
     await harness.cancel(line.items[0], "not needed")

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import LEASELESS, Harness, admit, calls_about, events_of, gather, key, llm, texts, user
+from contract.store_calls import calls_about
+from contract.store_harness import LEASELESS, Harness, admit, events_of, gather, key, llm, texts, user
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     InferenceNotFoundError,

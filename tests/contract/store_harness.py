@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from turnwire_server.domain.errors import SessionBusyError
 from turnwire_server.domain.event import Chunk, Event, InferenceFinished, LlmDelta, Outcome, Payload, Succeeded
 from turnwire_server.domain.inference import ConflictPolicy, FinishClass, Inference, InferenceConfig, InferenceState
-from turnwire_server.domain.session import NewSession, Session, SessionChange
-from turnwire_server.domain.turn import Block, LlmText, Turn, TurnView, User
-from turnwire_server.stores.base import Amend, Amendment, Base, Commit, OnCommit, SessionStore, Waiting
+from turnwire_server.domain.session import NewSession, Session
+from turnwire_server.domain.turn import Block, LlmText, SnapshotMark, SnapshotPhase, Turn, TurnSnapshot, TurnView, User
+from turnwire_server.stores.base import Amend, Amendment, Commit, OnCommit, SessionStore, Waiting
 from turnwire_server.stores.lease import Claim, Effect, Ending, Step
 from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.sqlite import SqliteSessionStore
@@ -30,7 +30,9 @@ ALL_BYTES = 1 << 30
 PRINCIPALS = ("local", "other")
 
 # The states in which an inference is active though nobody has a lease over it: handed back, or waiting for its client.
-LEASELESS = (InferenceState.QUEUED, InferenceState.WAITING_FOR_TOOLS, InferenceState.PAUSED)
+WAITS = (InferenceState.WAITING_FOR_TOOLS, InferenceState.PAUSED)
+LEASELESS = (InferenceState.QUEUED, *WAITS)
+FOREVER = timedelta(days=365 * 1000)
 
 # More sweeps than any test leaves work for.
 _SWEEPS_MAX = 1000
@@ -53,6 +55,12 @@ def llm(text: str) -> Block:
     return Block("", LlmText(text))
 
 
+def marks(harness: "Harness", *block_counts: int) -> tuple[SnapshotMark, ...]:
+    """Return marks of a turn that had so many blocks, one phase after the other."""
+    phased = zip(SnapshotPhase, block_counts, strict=False)
+    return tuple(SnapshotMark(phase, 1, block_count, harness.now) for phase, block_count in phased)
+
+
 def texts(turn: Turn) -> list[str]:
     """Return what the blocks of a turn say."""
     return [block.kind.text for block in turn.blocks if isinstance(block.kind, User | LlmText)]
@@ -68,9 +76,9 @@ def by_call(effects: Sequence[Effect]) -> dict[str, bytes | None]:
     return {effect.call: effect.outcome for effect in effects}
 
 
-def answer(*effects: Effect, checkpoint: bytes = b"answered", is_released: bool = True) -> Amend:
+def answer(checkpoint: bytes = b"answered", *, is_released: bool = True, outcome: Outcome | None = None) -> Amend:
     """Return what takes an answer, whatever is waited for."""
-    return lambda _: Amendment(checkpoint, effects, is_released=is_released)
+    return lambda _: Amendment(checkpoint, is_released=is_released, outcome=outcome)
 
 
 # Opens a store that publishes, tells the time and mints as it is told.
@@ -119,6 +127,12 @@ class Harness:
         session, _ = await self.store.create_session(principal, new, self.mint(), None)
         return session
 
+    async def fork(self, session_id: str, origin: str = "s", index: int | None = None, **fields: Any) -> Session:
+        """Fork a session."""
+        new = NewSession(session_id, **fields)
+        session, _ = await self.store.fork_session("local", origin, index, new, self.mint(), None)
+        return session
+
     async def delete(self, session_id: str = "s", *, force: bool = False) -> None:
         """Delete a session."""
         await self.store.delete_session("local", session_id, None, force=force)
@@ -159,12 +173,15 @@ class Harness:
         await self.start(session_id, *blocks, **fields)
         return await self.claim()
 
-    async def leaseless(self, session_id: str, then: InferenceState, *blocks: Block, **fields: Any) -> Claim:
+    async def leaseless(
+        self, session_id: str, then: InferenceState, *blocks: Block, wake_time: datetime | None = None, **fields: Any
+    ) -> Claim:
         """Run an inference until it is active without a lease, in a state of LEASELESS, at position 1 with one step."""
         claim = await self.running(session_id, **fields)
         is_handed_back = then is InferenceState.QUEUED
         moved = InferenceState.RUNNING if is_handed_back else then
-        step = Step(1, blocks, events=tuple(self.deltas(claim, "waits")), checkpoint=b"waits", then=moved)
+        events = tuple(self.deltas(claim, "waits"))
+        step = Step(1, blocks, events=events, checkpoint=b"waits", then=moved, wake_time=wake_time)
         await self.store.commit_step(claim.lease, 0, step)
         if is_handed_back:
             await self.store.hand_back(claim.lease, 1, is_loss=False)
@@ -243,6 +260,22 @@ class Harness:
         """Return a turn with all of its blocks."""
         return (await self.store.get_turn("local", session_id, index, TurnView.FULL, 0, 1000)).turn
 
+    async def inferences(self, principal: str, session_id: str) -> tuple[Inference, ...]:
+        """Return the inferences of a session, the newest first."""
+        return (await self.store.list_inferences(principal, session_id, (), 1000, None)).items
+
+    async def positions(self, *inferences: Inference) -> list[int | None]:
+        """Return where inferences are in the line now."""
+        return [(await self.get(inference)).queue_position for inference in inferences]
+
+    async def snapshots(self, inference: Inference, principal: str = "local") -> tuple[TurnSnapshot, ...]:
+        """Return the snapshots of an inference's turn."""
+        return (await self.store.list_turn_snapshots(principal, inference.inference_id, None, 1000, None)).items
+
+    async def due(self, age: timedelta = timedelta(0)) -> list[str]:
+        """Return the inferences that have waited long enough once some time has passed."""
+        return [due.inference_id for due in await self.store.find_due(self.now + age, 1000)]
+
     async def everything(self) -> list[object]:
         """Return all that can be read of all sessions."""
         told: list[object] = []
@@ -252,7 +285,9 @@ class Harness:
                 told += [session, await self.store.read_base(*name), await self.store.read_log(*name, 0, ALL_BYTES)]
                 told.append(await self.store.list_inferences(*name, (), 1000, None))
                 told.append(await self.store.list_turns(*name, TurnView.FULL, 1000, None, newest_first=False))
-        return told
+                told += [await self.snapshots(each, principal) for each in await self.inferences(*name)]
+            told += [await self.store.list_waiting(principal, "", state, 1000, None) for state in WAITS]
+        return [*told, await self.due(FOREVER)]
 
     async def check(self) -> None:
         """Check what holds at any time: logs are what was published, byte for byte, and inferences are as they say."""
@@ -312,25 +347,6 @@ def check_gapless(chunks: Sequence[Chunk], after: int = 0) -> None:
         events = decode_frames(chunk.data)
         assert [event.sequence for event in events] == list(range(chunk.first_sequence, chunk.last_sequence + 1))
         assert {event.inference_id for event in events} == {chunk.inference_id}
-
-
-def calls_about(harness: Harness, session_id: str) -> list[Awaitable[object]]:
-    """Return every call that names a session, none of them made yet."""
-    store, name = harness.store, ("local", session_id)
-    return [
-        store.get_session(*name),
-        store.update_session(*name, SessionChange("x"), None, harness.mint()),
-        store.delete_session(*name, None, force=True),
-        harness.start(session_id),
-        store.get_first_in_line(*name),
-        store.list_inferences(*name, (), 10, None),
-        store.read_log(*name, 0, 1),
-        store.read_base(*name),
-        store.compact(*name, Base(1, b"fold")),
-        store.get_turn(*name, 0, TurnView.FULL, 0, 10),
-        store.get_turn(*name, None, TurnView.FULL, 0, 10),
-        store.list_turns(*name, TurnView.FULL, 10, None, newest_first=True),
-    ]
 
 
 async def gather(*calls: Awaitable[T]) -> list[T | BaseException]:

@@ -4,20 +4,19 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import ADMISSION, LEASELESS, Harness, admit, llm, texts, user
+from contract.store_harness import LEASELESS, Harness, admit, llm, texts, user
 from turnwire_server.domain.errors import InferenceNotFoundError, NoActiveInferenceError, SessionNotFoundError
-from turnwire_server.domain.event import Cancelled, InferenceFinished, InferenceQueued, TurnClosed
+from turnwire_server.domain.event import Cancelled, InferenceFinished, TurnClosed
 from turnwire_server.domain.inference import (
     ConflictPolicy,
     FinishClass,
-    Inference,
     InferenceConfig,
     InferenceState,
     Overrides,
 )
 from turnwire_server.domain.turn import TurnState
 from turnwire_server.stores.lease import Heartbeat, Running
-from turnwire_server.stores.start import Admission, SessionState, StartCommand
+from turnwire_server.stores.start import Admission
 
 REJECT, ENQUEUE, INTERRUPT, ROLLBACK = ConflictPolicy
 
@@ -49,9 +48,9 @@ class LinePromises:
         await harness.session("s")
         first, second, third = [await harness.start("s") for _ in range(3)]
         claim = await harness.claim()
-        assert await _positions(harness, first, second, third) == [None, 1, 2]
+        assert await harness.positions(first, second, third) == [None, 1, 2]
         await harness.store.hand_back(claim.lease, 0, is_loss=False)
-        assert await _positions(harness, first, second, third) == [1, 2, 3]
+        assert await harness.positions(first, second, third) == [1, 2, 3]
 
     async def test_the_first_in_line_is_the_active_one_or_the_next(self, harness: Harness) -> None:
         await harness.session("s")
@@ -81,77 +80,6 @@ class LinePromises:
         first = await harness.store.get_first_in_line("local", "s")
         assert first == await harness.get(claim.inference)
         assert (first.inference_id, first.state) == (claim.inference.inference_id, then)
-
-    async def test_interrupt_flags_what_runs_and_comes_first(self, harness: Harness) -> None:
-        await harness.session("s")
-        claim = await harness.running("s")
-        waiting = await harness.start("s")
-        head = (await harness.store.get_session("local", "s")).head_sequence
-        urgent = await harness.start("s", policy=INTERRUPT)
-        assert urgent.queue_position == 1
-        assert (await harness.store.get_session("local", "s")).head_sequence == head + 1
-        flagged = await harness.get(claim.inference)
-        assert (flagged.state, flagged.cancel_requested_time) == (InferenceState.RUNNING, harness.now)
-        assert await harness.claims() == ()
-        await harness.finish(claim, 0, outcome=Cancelled())
-        assert (await harness.claim()).inference.inference_id == urgent.inference_id
-        assert (await harness.get(waiting)).queue_position == 1
-
-    async def test_interrupt_without_an_active_one_comes_first(self, harness: Harness) -> None:
-        await harness.session("s")
-        waiting = await harness.start("s")
-        urgent = await harness.start("s", policy=INTERRUPT)
-        assert (await harness.claim()).inference.inference_id == urgent.inference_id
-        assert (await harness.get(waiting)).cancel_requested_time is None
-
-    @pytest.mark.parametrize("policy", [INTERRUPT, ROLLBACK])
-    @pytest.mark.parametrize("then", LEASELESS)
-    async def test_what_is_displaced_without_a_lease_ends_first(
-        self, harness: Harness, then: InferenceState, policy: ConflictPolicy
-    ) -> None:
-        await harness.session("s")
-        await harness.turn("s", "zero", "0")
-        displaced = await harness.leaseless("s", then, llm("done so far"))
-        waiting = await harness.start("s")
-        head = (await harness.store.get_session("local", "s")).head_sequence
-        urgent = await harness.start("s", user("two"), policy=policy)
-        ended = await harness.get(displaced.inference)
-        assert (ended.state, ended.end_time) == (InferenceState.CANCELLED, harness.now)
-        closed, finished, queued = (await harness.payloads("s"))[head:]
-        assert closed == TurnClosed(1, 4)
-        assert isinstance(finished, InferenceFinished)
-        assert (queued, urgent.queue_position) == (InferenceQueued(1), 1)
-        claim = await harness.claim()
-        assert claim.inference.inference_id == urgent.inference_id
-        assert (await harness.full("s", 2)).parent == (1 if policy is INTERRUPT else 0)
-        assert (await harness.get(waiting)).queue_position == 1
-
-    async def test_rollback_builds_on_the_parent_of_what_it_displaces(self, harness: Harness) -> None:
-        await harness.session("s")
-        await harness.turn("s", "zero", "0")
-        displaced = await harness.running("s", user("one"))
-        seen: list[SessionState] = []
-
-        def look(_: StartCommand, state: SessionState) -> Admission:
-            seen.append(state)
-            return ADMISSION
-
-        await harness.store.start(harness.command("s", user("two"), conflict_policy=ROLLBACK), look)
-        assert seen[0].parent is not None
-        assert seen[0].parent.index == 0
-        await harness.finish(displaced, 0, outcome=Cancelled())
-        claim = await harness.claim()
-        turn = await harness.full("s", claim.inference.turn_index)
-        assert (turn.index, turn.parent, turn.block_count) == (2, 0, 3)
-
-    async def test_rollback_of_a_first_turn_builds_on_nothing(self, harness: Harness) -> None:
-        await harness.session("s")
-        displaced = await harness.running("s", user("one"))
-        await harness.start("s", user("two"), policy=ROLLBACK)
-        await harness.finish(displaced, 0, outcome=Cancelled())
-        claim = await harness.claim()
-        turn = await harness.full("s", claim.inference.turn_index)
-        assert (turn.index, turn.parent, turn.block_count) == (1, None, 1)
 
     async def test_inferences_are_listed_newest_first_in_pages(self, harness: Harness) -> None:
         await harness.session("s")
@@ -189,7 +117,8 @@ class LinePromises:
 
     async def test_a_claim_has_what_the_start_asked_for(self, harness: Harness) -> None:
         await harness.session("s")
-        overrides = Overrides(InferenceConfig(seed=7), output_schema="{}", engine_options='{"script": {}}')
+        config = InferenceConfig(seed=7)
+        overrides = Overrides(config, output_schema="{}", engine_options='{"script": {}}', record_snapshots=True)
         await harness.store.start(harness.command("s", user("hi"), overrides=overrides), admit)
         claim = await harness.claim()
         assert (claim.engine, claim.overrides) == ("scripted", overrides)
@@ -276,7 +205,3 @@ class CancelPromises:
             with pytest.raises(InferenceNotFoundError) as caught:
                 await call
             assert caught.value.metadata == {"inference_id": "nothing"}
-
-
-async def _positions(harness: Harness, *inferences: Inference) -> list[int | None]:
-    return [(await harness.get(inference)).queue_position for inference in inferences]

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 from contract.store_model_state import ENDED, Minted, ModelSession
 from contract.store_world import Call, World, compare_chunk
 from turnwire_server.domain.event import Event, InferenceAttemptLost, InferenceFinished, InferenceQueued, LlmDelta
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.domain.turn import TurnView
+from turnwire_server.domain.turn import SnapshotPhase, TurnView
 from turnwire_server.stores.page import Page
 from turnwire_server.wire.event import decode_frames
 
@@ -26,12 +27,20 @@ async def look(world: World) -> None:
         for labels in ({}, {"of": "all"}):
             sessions = model.list_sessions(principal, labels)
             await _compare_pages(sessions, lambda before: store.list_sessions(principal, labels, 2, before))  # noqa: B023
+        await _look_at_waiting(world, principal, "")
     for session in model.sessions.values():
         await world.read(Call("get_session", session.principal, session.noun.session_id))
+        if session.turns:
+            await _look_at_turns(world, session)
         if session.log:
             await _look_at_inferences(world, session)
             await _look_at_turns(world, session)
+            await _look_at_snapshots(world, session)
+            await _look_at_waiting(world, session.principal, session.noun.session_id)
             await _look_at_log(world, session)
+    for later in (0, 5, 3600):
+        await world.read(Call("find_due", world.now + timedelta(seconds=later), 3))
+    await _look_for_retired(world)
     await world.read(Call("get_session", "other", "of-nobody"))
     await world.read(Call("get_inference", "other", "of-nobody"))
     _check_minted(world)
@@ -56,6 +65,21 @@ async def _look_at_inferences(world: World, session: ModelSession) -> None:
     await world.read(Call("get_inference", session.principal, session.inferences[-1].noun.inference_id))
 
 
+async def _look_at_waiting(world: World, principal: str, session_id: str) -> None:
+    for state in (InferenceState.WAITING_FOR_TOOLS, InferenceState.PAUSED):
+        where = principal, session_id, state
+        waiting = world.model.list_waiting(*where)
+        await _compare_pages(waiting, lambda after: world.store.list_waiting(*where, 1, after))  # noqa: B023
+
+
+async def _look_at_snapshots(world: World, session: ModelSession) -> None:
+    for inference in session.inferences:
+        for phase in (None, SnapshotPhase.POST_INFERENCE):
+            where = session.principal, inference.noun.inference_id, phase
+            snapshots = world.model.list_turn_snapshots(*where)
+            await _compare_pages(snapshots, lambda after: world.store.list_turn_snapshots(*where, 2, after))  # noqa: B023
+
+
 async def _look_at_turns(world: World, session: ModelSession) -> None:
     store, model = world.store, world.model
     where = session.principal, session.noun.session_id
@@ -70,6 +94,18 @@ async def _look_at_turns(world: World, session: ModelSession) -> None:
     await world.read(Call("get_turn", *where, None, TurnView.FULL, 0, 2))
     await world.read(Call("get_turn", *where, max(newest, 0), TurnView.FULL, 2, _ALL))
     await world.read(Call("get_turn", *where, max(newest - 1, 0), TurnView.DELTA, 0, 1))
+
+
+async def _look_for_retired(world: World) -> None:
+    for seconds in (-1, 0, 5, 20):
+        ended_before = world.now - timedelta(seconds=seconds)
+        expected = world.model.find_retired(ended_before)
+        found = await world.store.find_retired(ended_before, _ALL)
+        assert len(set(found)) == len(found), f"found twice: {found}"
+        assert set(found) == expected, f"before {ended_before}: {found}\n  and not {expected}"
+        some = await world.store.find_retired(ended_before, 1)
+        assert len(some) == min(len(expected), 1)
+        assert set(some) <= expected
 
 
 async def _look_at_log(world: World, session: ModelSession) -> None:

@@ -8,19 +8,18 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from contract.store_model_clients import ClientModel
 from contract.store_model_state import (
     ENDED,
     QUEUED,
     RUNNING,
     ModelInference,
     begin,
-    complete,
     end,
     event,
-    spend,
+    extend,
     tell,
 )
+from contract.store_model_waits import WaitModel
 from turnwire_server.domain.errors import DeadlineExceededError
 from turnwire_server.domain.event import Cancelled, Failed, InferenceAttemptLost
 from turnwire_server.domain.inference import Inference
@@ -47,7 +46,7 @@ class ModelOwner:
     is_alive: bool = True
 
 
-class Model(ClientModel):
+class Model(WaitModel):
     """What a store has, and what it answers."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -144,10 +143,12 @@ class Model(ClientModel):
             return inference.shown()
         if not inference.is_held_by(lease, position) or inference.step + 1 != step.number:
             raise Fenced
+        if step.then is not RUNNING and not step.events:
+            raise ValueError
         inference.step, inference.checkpoint, inference.effects = step.number, step.checkpoint, {}
-        inference.blocks += complete(step.blocks)
-        spend(inference, step.usage, step.model)
+        extend(inference, step)
         inference.noun = replace(inference.noun, state=step.then)
+        inference.wake_time = step.wake_time
         inference.position += len(step.events)
         tell(self.told, inference, step.events, None if step.then is RUNNING else step.then)
         inference.holds_through = inference.shown().last_sequence
@@ -179,8 +180,7 @@ class Model(ClientModel):
             return inference.shown()
         if not inference.is_held_by(lease, position):
             raise Fenced
-        inference.blocks += complete(ending.blocks)
-        spend(inference, ending.usage, ending.model)
+        extend(inference, ending)
         inference.position += len(ending.events)
         end(self.told, inference, ending.outcome, self.now(), ending.events)
         return inference.shown()
@@ -198,6 +198,7 @@ class Model(ClientModel):
             elif deadline <= now:
                 timeout = f"{(deadline - inference.noun.create_time).total_seconds():g}s"
                 end(self.told, inference, Failed(DeadlineExceededError(timeout=timeout).failure()), now)
+        self.expire_sessions(now)
 
     def _heed_cancel(self, inference: ModelInference) -> None:
         """End what nobody runs any more, if that was requested."""

@@ -22,9 +22,18 @@ from turnwire_server.domain.event import (
 )
 from turnwire_server.domain.inference import FinishClass, Inference, InferenceState, Usage
 from turnwire_server.domain.session import InferenceRef, Session
-from turnwire_server.domain.turn import PER_TURN_DATA, ROLES, Block, Turn, TurnState, TurnView
-from turnwire_server.stores.base import Base
-from turnwire_server.stores.lease import Claim, Effect, Lease
+from turnwire_server.domain.turn import (
+    PER_TURN_DATA,
+    ROLES,
+    Block,
+    SnapshotMark,
+    SnapshotPhase,
+    Turn,
+    TurnState,
+    TurnView,
+)
+from turnwire_server.stores.base import Base, Waiting
+from turnwire_server.stores.lease import Claim, Effect, Ending, Lease, Step
 from turnwire_server.stores.start import StartCommand, Unfinished
 
 QUEUED, RUNNING, WAITING_FOR_TOOLS, PAUSED, SUCCEEDED, FAILED, CANCELLED = InferenceState
@@ -70,7 +79,7 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class ModelSession:
-    """A session, and everything that belongs to it."""
+    """A session, and everything that belongs to it; the first turns of a fork belong to another one."""
 
     principal: str
     noun: Session
@@ -81,6 +90,12 @@ class ModelSession:
     inferences: list["ModelInference"] = field(default_factory=list["ModelInference"])
     turns: list["ModelTurn"] = field(default_factory=list["ModelTurn"])
     delete_time: datetime | None = None
+
+    def show(self, turn: "ModelTurn", blocks: Iterable[Block] = ()) -> Turn:
+        """Return a turn as one of this session, with these of its blocks."""
+        session_id = self.noun.session_id
+        metadata = {**turn.noun.metadata, "geppetto.session_id@v1": json.dumps(session_id)}
+        return replace(turn.shown(blocks), session_id=session_id, metadata=metadata)
 
     def line(self) -> list["ModelInference"]:
         """Return the unfinished inferences: the active one, then the others by rank."""
@@ -154,6 +169,8 @@ class ModelInference:
     holds_through: int = 0
     checkpoint: bytes = b""
     effects: dict[str, bytes | None] = field(default_factory=dict[str, bytes | None])
+    marks: list[SnapshotMark] = field(default_factory=list[SnapshotMark])
+    wake_time: datetime | None = None
 
     def shown(self) -> Inference:
         """Return the inference as it is now."""
@@ -169,6 +186,10 @@ class ModelInference:
     def listed_effects(self) -> tuple[Effect, ...]:
         """Return the tool calls since the last step."""
         return tuple(Effect(call, outcome) for call, outcome in self.effects.items())
+
+    def waiting(self) -> Waiting:
+        """Return what an answer to it is decided on."""
+        return Waiting(self.shown(), self.checkpoint)
 
     def claimed(self) -> Claim:
         """Return the inference with its lease."""
@@ -273,6 +294,15 @@ def begin(told: list[Told], inference: ModelInference, now: datetime) -> None:
     inference.holds_through = inference.shown().last_sequence
 
 
+def extend(inference: ModelInference, more: Step | Ending) -> None:
+    """Add what a step or an ending has for the turn, and what it used."""
+    inference.blocks += complete(more.blocks)
+    inference.marks += more.marks
+    if inference.turn and more.data is not None:
+        inference.turn.noun = replace(inference.turn.noun, data=dict(more.data))
+    spend(inference, more.usage, more.model)
+
+
 def spend(inference: ModelInference, usage: Usage, model: str) -> None:
     """Add what was used."""
     noun = inference.noun
@@ -304,6 +334,9 @@ def end(
         turn = inference.turn.shown()
         inference.turn.noun = replace(inference.turn.noun, state=TurnState.CLOSED, close_time=now)
         bodies.append(event(inference, TurnClosed(turn.index, turn.block_count), now))
+        if inference.marks:
+            newest = inference.marks[-1].iteration
+            inference.marks.append(SnapshotMark(SnapshotPhase.FINAL, newest, turn.block_count, now))
     count = sum(entry.inference_id == noun.inference_id for entry in session.log) + len(bodies) + 1
     bodies.append(event(inference, InferenceFinished(outcome, noun.usage, count), now))
     tell(told, inference, bodies, noun.state)

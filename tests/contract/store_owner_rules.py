@@ -1,16 +1,17 @@
 """What owners may do next: one function per rule. Each makes a call out of a step, or none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 
-from contract.store_client_rules import amend, start
+from contract.store_client_rules import amend, fork, may_fork, start
 from contract.store_driver import Driver, Owner, Run, Sent, Slot, Step
 from contract.store_model_state import PAUSED, QUEUED, RUNNING, WAITING_FOR_TOOLS
 from contract.store_world import Call
 from turnwire_server.domain.errors import AttemptLostError, EngineFailedError
 from turnwire_server.domain.event import Cancelled, Failed, Outcome, Succeeded
 from turnwire_server.domain.inference import FinishClass, InferenceState, Usage
-from turnwire_server.domain.turn import Block, LlmText
+from turnwire_server.domain.turn import PER_TURN_DATA, Block, LlmText, SnapshotMark, SnapshotPhase
 from turnwire_server.stores.lease import Effect, Ending, Fenced, Lease
 from turnwire_server.stores.lease import Step as CommittedStep
 
@@ -154,13 +155,15 @@ def finish_run(driver: Driver, run: Run, step: Step) -> Sent:
         Cancelled(),
         Failed(AttemptLostError(attempt=run.claim.inference.attempt).failure()),
     )
-    outcome, count, blocks = step.take(4, 3, 2)
+    outcome, count, blocks, data, marks = step.take(4, 3, 2, 3, 3)
     ending = Ending(
         Cancelled() if run.is_cancel_requested else outcomes[outcome],
         Usage(1, 2, 3, 4),
         "m3" if blocks else "",
         (Block("", LlmText(f"ended {step.how}")),) * blocks,
         _said(driver, run, count),
+        _data(data, step),
+        _marks(driver, run, marks, blocks),
     )
     return _write(driver, run, Call("finish", run.claim.lease, run.position, ending), count, is_end=True)
 
@@ -174,6 +177,11 @@ def amend_or_wait(driver: Driver, step: Step) -> Sent | None:
     """A client answers what waits for it; most often something has to wait first."""
     waits = any(each.noun.state in (WAITING_FOR_TOOLS, PAUSED) for each in driver.world.model.inferences())
     return amend(driver, step) if waits or step.how % 4 == 3 else wait(driver, step)
+
+
+def fork_or_finish(driver: Driver, step: Step) -> Sent | None:
+    """A client forks a session; most often a turn has to be closed first."""
+    return fork(driver, step) if may_fork(driver) or step.how % 8 == 7 else finish(driver, step)
 
 
 _INTRUSIONS = (append_run, finish_run, commit_run, record_run, wait_run, hand_back_run)
@@ -207,8 +215,8 @@ def _from(driver: Driver, step: Step) -> list[Owner]:
 
 
 def _commit(driver: Driver, run: Run, step: Step, then: InferenceState) -> Sent:
-    blocks, count, model = step.take(3, 3, 2)
-    if then is not RUNNING:
+    blocks, count, model, data, marks, wakes, is_untold = step.take(3, 3, 2, 3, 3, 3, 4)
+    if then is not RUNNING and is_untold != 3:
         count = max(count, 1)  # the last of the events tells of it
     committed = CommittedStep(
         run.step + 1,
@@ -218,9 +226,29 @@ def _commit(driver: Driver, run: Run, step: Step, then: InferenceState) -> Sent:
         _said(driver, run, count),
         f"checkpoint {step.how}".encode(),
         then,
+        {1: driver.world.now, 2: driver.world.now + timedelta(seconds=7)}.get(wakes),
+        _data(data, step),
+        _marks(driver, run, marks, blocks),
     )
     call = Call("commit_step", run.claim.lease, run.position, committed)
     return _write(driver, run, call, count, is_end=then is not RUNNING, kind=f"commit_step, {then.name}")
+
+
+def _data(number: int, step: Step) -> Mapping[str, str] | None:
+    """Return what the data of a turn are from now on, None if they stay."""
+    return {1: {}, 2: {"app.of@v1": f"{step.how % 3}", min(PER_TURN_DATA): "3"}}.get(number)
+
+
+def _marks(driver: Driver, run: Run, number: int, added: int) -> tuple[SnapshotMark, ...]:
+    """Return marks of a turn to which blocks are added: as it is, and as it will be."""
+    found = driver.world.model.find(run.claim.lease.principal, run.claim.lease.inference_id)
+    before = found.turn.shown().block_count if found and found.turn else 0
+    phases = {1: (SnapshotPhase.POST_TOOLS,), 2: (SnapshotPhase.PRE_INFERENCE, SnapshotPhase.POST_INFERENCE)}
+    counts = (before, before + added)
+    return tuple(
+        SnapshotMark(phase, run.step + 1, count, driver.world.now)
+        for phase, count in zip(phases.get(number, ()), counts, strict=False)
+    )
 
 
 def _said(driver: Driver, run: Run, count: int) -> tuple[bytes, ...]:

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import Harness, calls_about
+from contract.store_calls import calls_about
+from contract.store_harness import ADMISSION, Harness
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     InferenceNotFoundError,
@@ -13,14 +14,16 @@ from turnwire_server.domain.errors import (
     SessionAlreadyExistsError,
     SessionNotFoundError,
 )
+from turnwire_server.domain.inference import InferenceConfig
 from turnwire_server.domain.session import InferenceRef, NewSession, SessionChange
 from turnwire_server.stores.base import Base
 from turnwire_server.stores.lease import Fenced
-from turnwire_server.stores.start import Idempotency
+from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand
 
 WIDE = NewSession(
     "s", "A name", {"team": "blue"}, {"app.value@v1": '{"big": 12345678901234567890}'}, "fast", timedelta(hours=1)
 )
+CONFIG = InferenceConfig("m", 0.1, 0.9, 100, ("end", "ü"), -7, "high", 3, "auto", parallel_tool_calls=False)
 GUARD = Idempotency("CreateSession", "k", b"content")
 
 
@@ -106,8 +109,9 @@ class SessionPromises:
         await harness.store.create_session("local", NewSession("s"), harness.mint(), GUARD)
         claim = await harness.running("s")
         before = await harness.everything()
-        with pytest.raises(UnicodeEncodeError):
-            await harness.store.update_session("local", "s", SessionChange("\ud800"), None, "again")
+        for change in (SessionChange("\ud800"), SessionChange(config=InferenceConfig("\ud800"))):
+            with pytest.raises(UnicodeEncodeError):
+                await harness.store.update_session("local", "s", change, None, "again")
         with pytest.raises(UnicodeEncodeError):
             await harness.cancel(claim.inference, "\ud800")
         assert await harness.everything() == before
@@ -124,6 +128,33 @@ class SessionPromises:
         assert (changed.revision, changed.update_time) == (2, harness.now)
         assert changed.create_time < changed.update_time
         assert await harness.store.get_session("local", "s") == changed
+
+    async def test_the_configuration_of_a_session_is_replaced_as_a_whole(self, harness: Harness) -> None:
+        session = await harness.session("s", config=CONFIG)
+        assert session.config == CONFIG
+        assert (await harness.session("plain")).config == InferenceConfig()
+        renamed = await harness.store.update_session("local", "s", SessionChange("x"), None, harness.mint())
+        assert renamed.config == CONFIG
+        for config in (InferenceConfig(top_p=0.3), InferenceConfig(), CONFIG):
+            change = SessionChange(config=config)
+            changed = await harness.store.update_session("local", "s", change, None, harness.mint())
+            assert (changed.config, changed.display_name, changed.revision) == (config, "x", renamed.revision + 1)
+            assert await harness.store.get_session("local", "s") == changed
+            renamed = changed
+        listed = await harness.store.list_sessions("local", {}, 9, None)
+        assert [each.config for each in listed.items] == [InferenceConfig(), CONFIG]
+
+    async def test_a_decision_sees_the_configuration_of_a_session(self, harness: Harness) -> None:
+        seen: list[InferenceConfig] = []
+
+        def look(_: StartCommand, state: SessionState) -> Admission:
+            seen.append(state.session.config)
+            return ADMISSION
+
+        await harness.session("s", config=CONFIG)
+        for target in ("s", NewSession("t", config=CONFIG)):
+            await harness.store.start(harness.command(target), look)
+        assert seen == [CONFIG, CONFIG]
 
     async def test_a_change_at_any_revision(self, harness: Harness) -> None:
         await harness.session("s")

@@ -5,14 +5,15 @@ from itertools import pairwise
 
 import pytest
 
-from contract.store_harness import Harness, admit, llm, texts, user
+from contract.store_harness import DONE, Harness, admit, llm, marks, texts, user
 from turnwire_server.domain.errors import TurnNotFoundError
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.tool import ToolCall, ToolUse
 from turnwire_server.domain.turn import Block, BlockStatus, LlmText, Other, Reasoning, System, TurnState, TurnView
-from turnwire_server.stores.lease import Step
+from turnwire_server.stores.lease import Ending, Step
 from turnwire_server.stores.page import PAGE_BYTES_MAX
 
+MODE_B = {"app.mode@v1": '"b"', "app.keep@v1": "1"}
 BASIC, DELTA, FULL = TurnView.BASIC, TurnView.DELTA, TurnView.FULL
 
 
@@ -225,6 +226,59 @@ class TurnPromises:
                 "geppetto.session_id@v1": json.dumps("s"),
                 "geppetto.inference_id@v1": json.dumps(turn.inference_id),
             }
+
+    async def test_data_are_replaced_by_a_step_and_by_the_end(self, harness: Harness) -> None:
+        await harness.session("s")
+        claim = await harness.running("s", user("q"), data={"app.mode@v1": '"a"'})
+        events = tuple(harness.deltas(claim, "x"))
+        for _ in range(2):
+            await harness.store.commit_step(claim.lease, 0, Step(1, (llm("a"),), events=events, data=MODE_B))
+            assert (await harness.full("s", 0)).data == MODE_B
+        await harness.store.commit_step(claim.lease, 1, Step(2))
+        assert (await harness.full("s", 0)).data == MODE_B
+        ending = Ending(DONE, blocks=(llm("b"),), data={"app.mode@v1": '"c"'})
+        for _ in range(2):
+            await harness.store.finish(claim.lease, 1, ending)
+            turn = await harness.full("s", 0)
+            assert (turn.data, texts(turn)) == ({"app.mode@v1": '"c"'}, ["q", "a", "b"])
+
+    async def test_a_child_carries_the_data_that_are_there_when_it_opens(self, harness: Harness) -> None:
+        await harness.session("s")
+        claim = await harness.running("s", user("q"), data={"app.mode@v1": '"a"'})
+        await harness.start("s", data={"app.own@v1": "1"})
+        per_turn = {"geppetto.tool_config@v1": "{}"}
+        await harness.store.commit_step(claim.lease, 0, Step(1, data={"app.mode@v1": '"never"'}))
+        await harness.store.finish(claim.lease, 0, Ending(DONE, data={**MODE_B, **per_turn}))
+        child = await harness.claim()
+        assert (await harness.full("s", 0)).data == {**MODE_B, **per_turn}
+        assert (await harness.full("s", 1)).data == {**MODE_B, "app.own@v1": "1"}
+        await harness.store.finish(child.lease, 0, Ending(DONE, data={}))
+        await harness.turn("s", "next", "one")
+        assert [(await harness.full("s", index)).data for index in (1, 2)] == [{}, {}]
+
+    async def test_an_end_that_cannot_be_encoded_changes_nothing(self, harness: Harness) -> None:
+        await harness.session("s")
+        claim = await harness.running("s", user("q"), data=MODE_B)
+        before = await harness.everything()
+        broken = Ending(DONE, blocks=(llm("a"),), data={"app.mode@v1": "\ud800"}, marks=marks(harness, 1))
+        with pytest.raises(UnicodeEncodeError):
+            await harness.store.finish(claim.lease, 0, broken)
+        assert await harness.everything() == before
+        await harness.finish(claim, 0)
+        assert (await harness.full("s", 0)).data == MODE_B
+
+    async def test_data_that_others_share_stay_theirs(self, harness: Harness) -> None:
+        for session_id in ("a", "b"):
+            await harness.session(session_id)
+            claim = await harness.running(session_id, data=MODE_B)
+            await harness.finish(claim, 0)
+        claim = await harness.running("a")
+        for number, data in enumerate(({"x.y@v1": "1"}, MODE_B, {"x.y@v1": "1"}, {}, MODE_B), 1):
+            await harness.store.commit_step(claim.lease, 0, Step(number, data=data))
+            assert (await harness.full("a", 1)).data == data
+        await harness.finish(claim, 0)
+        for session_id, index in (("a", 0), ("a", 1), ("b", 0)):
+            assert (await harness.full(session_id, index)).data == MODE_B
 
     async def test_deleting_a_session_leaves_what_others_share_with_it(self, harness: Harness) -> None:
         for session_id in ("a", "b"):

@@ -1,8 +1,10 @@
 """The gates of `make check` can fail: each has a seeded violation here, and only that makes it fail."""
 
+import base64
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -243,7 +245,9 @@ def seeded_dependency(folder: Path, sha256: str = "") -> fetch_deps.Dependency:
     )
 
 
-def fetch_with_main(dependency: fetch_deps.Dependency, third_party: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def fetch_with_main(
+    dependency: fetch_deps.Dependency | fetch_deps.NpmInstallation, third_party: Path, monkeypatch: pytest.MonkeyPatch
+) -> int:
     monkeypatch.setitem(fetch_deps.DEPENDENCIES, "seeded", dependency)
     return fetch_deps.main(["seeded", "--third-party", str(third_party)])
 
@@ -278,6 +282,45 @@ def test_a_skipped_dependency_fails_in_ci(
     monkeypatch.setenv("CI", ci)
     dependency = dataclasses.replace(seeded_dependency(tmp_path), download=skip)
     assert fetch_with_main(dependency, tmp_path / "third_party", monkeypatch) == status
+
+
+def seeded_installation(folder: Path, archive: Path, integrity: str) -> fetch_deps.NpmInstallation:
+    """An npm package that is a file here, pinned by a lock that says `integrity`."""
+    folder.mkdir()
+    needed = {"seeded": f"file:{archive}"}
+    package = {"version": "1.0.0", "resolved": f"file:{archive}", "integrity": integrity}
+    lock = {"lockfileVersion": 3, "packages": {"": {"dependencies": needed}, "node_modules/seeded": package}}
+    (folder / "package.json").write_text(json.dumps({"dependencies": needed}), encoding="utf-8")
+    (folder / "package-lock.json").write_text(json.dumps(lock), encoding="utf-8")
+    return fetch_deps.NpmInstallation("seeded", "1", folder)
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not on PATH")
+def test_an_npm_package_with_a_wrong_hash_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "seeded.tgz"
+    with tarfile.open(archive, "w:gz") as files:
+        content = b'{"name": "seeded", "version": "1.0.0"}'
+        member = tarfile.TarInfo("package/package.json")
+        member.size = len(content)
+        files.addfile(member, io.BytesIO(content))
+    right = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    wrong = "sha512-" + base64.b64encode(hashlib.sha512(b"").digest()).decode()
+    third_party = tmp_path / "third_party"
+    good = seeded_installation(tmp_path / "good", archive, right)
+    assert [fetch_deps.fetch(good, third_party) for _ in range(2)] == ["fetched", "present"]
+    assert (third_party / "seeded" / "node_modules" / "seeded" / "package.json").is_file()
+    bad = seeded_installation(tmp_path / "bad", archive, wrong)
+    assert fetch_with_main(bad, third_party, monkeypatch) == 1
+    assert "EINTEGRITY" in capsys.readouterr().err
+
+
+def test_the_lock_of_the_mcp_server_names_no_place() -> None:
+    lock = json.loads((ROOT / "tools/mcp-server/package-lock.json").read_text(encoding="utf-8"))
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert len(packages) > 50
+    assert [name for name, package in packages.items() if "resolved" in package or "integrity" not in package] == []
 
 
 # --- the rooms -----------------------------------------------------------------------------------------

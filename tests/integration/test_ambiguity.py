@@ -13,7 +13,7 @@ from support.rpc import Stubs, connect, script, start_request
 from turnwire.v1 import event_pb2, inference_pb2, session_service_pb2
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_server.bootstrap import OpenStore, running_server
-from turnwire_server.config import Settings
+from turnwire_server.config.settings import Settings
 from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.ids import mint_id
 from turnwire_server.stores.base import OnCommit, SessionStore

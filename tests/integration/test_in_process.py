@@ -10,7 +10,7 @@ from support.rpc import Stubs, connect, refusal, script
 from turnwire.v1 import inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_server.bootstrap import Server, running_server
-from turnwire_server.config import Settings
+from turnwire_server.config.settings import Settings
 from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.errors import EventsCompactedError, StoreUnavailableError
 from turnwire_server.domain.ids import mint_id

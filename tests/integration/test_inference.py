@@ -88,11 +88,10 @@ async def test_a_turn_has_what_was_given_and_what_was_produced(stubs: Stubs) -> 
     assert names[-3:] == ["engine_call_finished", "turn_closed", "inference_finished"]
 
 
-async def test_a_tool_call_without_a_loop_is_left_pending(stubs: Stubs) -> None:
+async def test_a_tool_call_is_left_pending_where_no_tool_was_offered(stubs: Stubs) -> None:
     session_id = await stubs.create_session()
     what = script({"toolCall": {"name": "look_up", "args": '{"q": "turnwire"}'}})
-    tools = inference_pb2.Overrides(tools=[tool_pb2.Tool(name="look_up")])
-    started = await stubs.start(session_id, script=what, overrides=tools)
+    started = await stubs.start(session_id, script=what)
     ended = await stubs.finish(started.inference_id)
     assert ended.inference.state == SUCCEEDED
     assert ended.inference.finish_class == inference_pb2.FINISH_CLASS_TOOL_CALLS_PENDING

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from support.server import ServerProcess
+from turnwire_server.bootstrap import installed_engines
+from turnwire_server.config.profile_file import ParametersEntry, ProfileEntry, ToolPolicyEntry
+from turnwire_server.config.profiles import load_profiles
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -140,14 +143,27 @@ def test_the_path_that_buf_is_found_on() -> None:
     assert "`make setup && export PATH=$PWD/.venv/bin:$PATH`" in text
 
 
-def test_the_profile_example_is_valid(tmp_path: Path) -> None:
-    from turnwire_server.config import load_profiles
+def test_the_profile_files_do_what_is_said_of_them(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    paths = [tmp_path / f"{number}.yaml" for number in range(len(blocks))]
+    for path, block in zip(paths, blocks, strict=True):
+        path.write_text(block, encoding="utf-8")
+    shared, both = (load_profiles([str(path) for path in some], {}, installed_engines()) for some in (paths[:1], paths))
+    assert set(shared.by_name) == set(both.by_name) == {"assistant", "local"}
+    assistant, local = both.get(""), both.get("local")
+    assert (assistant.config.reasoning_effort, assistant.config.max_output_tokens) == ("low", 2000)
+    assert [use.name for use in assistant.middleware] == ["tool_result_reorder", "log_calls", "system_prompt"]
+    assert [source.kind for source in assistant.tools] == ["python", "mcp"]
+    assert "base_url" not in shared.get("").engine_options
+    assert assistant.engine_options["base_url"] == "https://proxy.example/v1"
+    assert local.engine_options == {"dialect": "openai-chat", "base_url": "http://127.0.0.1:8080/v1"}
+    assert not local.capabilities.images
 
-    path = tmp_path / "profiles.yaml"
-    path.write_text(_block(README, "yaml"), encoding="utf-8")
-    profiles = load_profiles(str(path), {})
-    assert set(profiles.by_name) == {"assistant", "local"}
-    assert profiles.get("").config.reasoning_effort == "low"
+
+def test_every_field_of_a_profile_is_listed() -> None:
+    table = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| `.*$", _section("## Profiles"), re.MULTILINE))))
+    models = (ProfileEntry, ParametersEntry, ToolPolicyEntry)
+    assert {name for model in models for name in model.model_fields} <= table
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

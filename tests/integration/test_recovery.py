@@ -14,10 +14,11 @@ from support.server import ServerProcess, server_on
 from turnwire.v1 import event_pb2, inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_server.bootstrap import running_server
-from turnwire_server.config import Settings
+from turnwire_server.config.settings import Settings
 from turnwire_server.domain.ids import mint_id
 from turnwire_server.domain.inference import Usage
 from turnwire_server.domain.turn import Block, LlmText
+from turnwire_server.runtime.checkpoint import Checkpoint, encode_checkpoint
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.stores.lease import Step
 from turnwire_server.stores.sqlite import SqliteSessionStore
@@ -98,7 +99,8 @@ async def test_an_inference_is_continued_at_its_last_step(tmp_path: Path, server
     await store.register("before")
     claims = await store.claim("before", [mint_id() for _ in range(10)])
     [claim] = [claim for claim in claims if claim.inference.inference_id == started.inference_id]
-    step = Step(1, (Block("b1", LlmText("first")),), Usage(input_tokens=3), "a-model")
+    checkpoint = encode_checkpoint(Checkpoint(iteration=1))
+    step = Step(1, (Block("b1", LlmText("first")),), Usage(input_tokens=3), "a-model", checkpoint=checkpoint)
     await store.commit_step(claim.lease, claim.position, step)
     await store.hand_back(claim.lease, claim.position, is_loss=False)
     await store.close()

@@ -19,7 +19,7 @@ from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_client import Client
 from turnwire_client.errors import EventsCompactedError
 from turnwire_server.bootstrap import Server, running_server
-from turnwire_server.config import Settings
+from turnwire_server.config.settings import Settings
 from turnwire_server.events.retention import retire
 from turnwire_server.stores.base import Retired
 

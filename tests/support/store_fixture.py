@@ -25,6 +25,7 @@ from google.protobuf.message import Message
 from turnwire_server.domain.errors import EngineUnavailableError, SessionNotFoundError
 from turnwire_server.domain.event import (
     Cancelled,
+    DebuggerPause,
     EngineCallFinished,
     EngineCallStarted,
     Event,
@@ -42,13 +43,20 @@ from turnwire_server.domain.event import (
     ToolDelta,
     ToolStart,
 )
-from turnwire_server.domain.inference import ConflictPolicy, FinishClass, InferenceConfig, Overrides, Usage
-from turnwire_server.domain.session import NewSession
+from turnwire_server.domain.inference import (
+    ConflictPolicy,
+    FinishClass,
+    InferenceConfig,
+    InferenceState,
+    Overrides,
+    Usage,
+)
+from turnwire_server.domain.session import NewSession, StepMode
 from turnwire_server.domain.tool import Tool, ToolCall, ToolPlacement
-from turnwire_server.domain.turn import Block, Image, TurnView, User
+from turnwire_server.domain.turn import Block, Image, SnapshotMark, SnapshotPhase, TurnView, User
 from turnwire_server.events.snapshot import Fold
 from turnwire_server.stores.base import SessionStore
-from turnwire_server.stores.lease import Claim, Ending
+from turnwire_server.stores.lease import Claim, Ending, Step
 from turnwire_server.stores.sqlite import SqliteSessionStore
 from turnwire_server.stores.sqlite_migration import read_scripts
 from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand
@@ -64,7 +72,7 @@ DEAD_OWNER = "owner-that-was-killed"
 FINGERPRINT = b"\x01" * 32
 
 # The sessions, by principal, and the idempotency keys of the inferences that were started.
-SESSIONS = (("local", "talk"), ("someone", "waiting"))
+SESSIONS = (("local", "talk"), ("someone", "waiting"), ("someone", "paused"))
 KEYS: tuple[tuple[str, str | NewSession, str], ...] = (
     *(("local", "talk", key) for key in ("succeeded", "failed", "cancelled", "running", "behind")),
     ("someone", "waiting", "alone"),
@@ -92,11 +100,13 @@ _TALK = NewSession(
     metadata={"turnwire.note@v1": '{"n": 1}'},
     profile="careful",
     ttl=timedelta(days=30),
+    config=InferenceConfig(temperature=0.1),
 )
 _OVERRIDES = Overrides(
     InferenceConfig(stop_sequences=("end",)),
     (Tool("look_up", "Looks it up", '{"type": "object"}'),),
     engine_options='{"a": 1}',
+    record_snapshots=True,
 )
 
 
@@ -131,6 +141,7 @@ class _Writer:
         await self._store.create_session(
             "local", _TALK, self._mint(), Idempotency("CreateSession", "talk", FINGERPRINT)
         )
+        await self._store.set_step_mode("local", "talk", StepMode(), self._mint())
         await self._store.register(DEAD_OWNER)
         claim = await self._run("succeeded", user("Say it"))
         await self._finish(claim, Succeeded(FinishClass.TOOL_CALLS_PENDING), *_THINKING, *_TEXT, *_CALL)
@@ -144,6 +155,7 @@ class _Writer:
         await self._append(claim, 0, _THINKING)
         await self._append(claim, 4, _TEXT[:2])
         await self._start("local", "talk", "behind", user("Then this"), timeout=timedelta(days=36500))
+        await self._pause()
         await self._store.create_session("someone", NewSession("waiting"), self._mint(), None)
         await self._start("someone", "waiting", "alone", user("Anybody?"))
         await self._start("someone", NewSession("gone"), "orphan", user("Soon gone"))
@@ -160,6 +172,24 @@ class _Writer:
         await self._start("local", "talk", key, *blocks, **fields)
         [claim] = await self._store.claim(DEAD_OWNER, [self._mint()])
         return claim
+
+    async def _pause(self) -> None:
+        await self._store.create_session("someone", NewSession("paused"), self._mint(), None)
+        await self._start("someone", "paused", "paused", user("Step by step"))
+        [claim] = await self._store.claim(DEAD_OWNER, [self._mint()])
+        [event] = self._events(claim, [DebuggerPause("pause-1", "after_inference")])
+        phases = (SnapshotPhase.PRE_INFERENCE, SnapshotPhase.POST_INFERENCE)
+        step = Step(
+            1,
+            (user("So far"),),
+            events=(encode_event(event),),
+            checkpoint=b"checkpoint",
+            then=InferenceState.PAUSED,
+            wake_time=EPOCH,
+            data={"turnwire.d@v1": '"replaced"'},
+            marks=tuple(SnapshotMark(phase, 1, count, self._now()) for count, phase in enumerate(phases, 1)),
+        )
+        await self._store.commit_step(claim.lease, 0, step)
 
     async def _append(self, claim: Claim, position: int, payloads: Sequence[Payload]) -> None:
         events = [encode_event(event) for event in self._events(claim, payloads)]
@@ -201,7 +231,9 @@ def user(text: str) -> Block:
 async def read(store: SessionStore) -> dict[str, Any]:
     """Return everything that can be read of the sessions, and what starts that are repeated return, as JSON."""
     sessions = {f"{principal}/{name}": await _read(store, principal, name) for principal, name in SESSIONS}
-    return sessions | {f"key {key}": await _repeat(store, principal, target, key) for principal, target, key in KEYS}
+    due = [due.inference_id for due in await store.find_due(EPOCH, 100)]
+    repeated = {f"key {key}": await _repeat(store, principal, target, key) for principal, target, key in KEYS}
+    return {**sessions, **repeated, "due": due}
 
 
 async def _repeat(store: SessionStore, principal: str, target: str | NewSession, key: str) -> Any:
@@ -212,18 +244,29 @@ async def _repeat(store: SessionStore, principal: str, target: str | NewSession,
     return {"inference_id": started.inference.inference_id, "created": started.created}
 
 
-async def _read(store: SessionStore, principal: str, session_id: str) -> dict[str, Any]:
+async def _read(store: SessionStore, principal: str, session_id: str) -> dict[str, Any] | None:
+    try:
+        session = await store.get_session(principal, session_id)
+    except SessionNotFoundError:  # an older fixture has less
+        return None
     inferences = await store.list_inferences(principal, session_id, (), 100, None)
+    paused = await store.list_waiting(principal, session_id, InferenceState.PAUSED, 100, None)
     turns = await store.list_turns(principal, session_id, TurnView.FULL, 100, None, newest_first=False)
     page = await store.read_log(principal, session_id, 0, 1 << 30)
     events = [event for chunk in page.chunks for event in decode_frames(chunk.data)]
     return {
-        "session": _json(wire_session.to_proto(await store.get_session(principal, session_id))),
+        "session": _json(wire_session.to_proto(session)),
         "inferences": [_json(wire_inference.to_proto(inference)) for inference in inferences.items],
         "turns": [_json(wire_turn.to_proto(turn)) for turn in turns.items],
         "log": page.log,
         "head_sequence": page.head_sequence,
         "events": [_json(event_to_proto(event)) for event in events],
+        "paused": [waiting.checkpoint.decode() for waiting in paused.items],
+        "snapshots": [
+            [snapshot.mark.phase.name, snapshot.mark.iteration, _json(wire_turn.to_proto(snapshot.turn))]
+            for inference in inferences.items
+            for snapshot in (await store.list_turn_snapshots(principal, inference.inference_id, None, 100, None)).items
+        ],
     }
 
 

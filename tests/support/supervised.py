@@ -16,13 +16,17 @@ from turnwire_server.engines.base import Emit, EngineCall, EngineResult
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.folded_log import FrameCodec
+from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.clock import SystemClock
-from turnwire_server.runtime.inference_loop import Ports
+from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import Commit
 from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.start import Admission, StartCommand
-from turnwire_server.wire.event import decode_frames, encode_event
+from turnwire_server.tools.executor import ToolExecutor
+from turnwire_server.tools.registry import ToolRegistry
+from turnwire_server.wire.event import decode_frames, encode_event, encode_frame
 
 PROFILES = Profiles({"scripted": Profile("scripted", "scripted")}, "scripted")
 HANG = Overrides(engine_options='{"script": {"calls": [{"steps": [{"text": {"text": "hm"}}, {"hang": {}}]}]}}')
@@ -114,8 +118,20 @@ class World:
         ports = Ports(
             self.store, encode_event, FastClock(speed), mint_id, lambda _task: None, self.fanout.refresh, silence
         )
-        engines = {"scripted": self.engine}
-        self.supervisor = Supervisor(ports, self.bus, profiles, engines, decode_frames, running_max, self._tell)
+        assemblies = {
+            profile.name: Assembly(
+                profile,
+                self.engine,
+                (),
+                ToolRegistry(()),
+                ToolExecutor(profile.tool_policy, ports.clock, ports.abandon),
+            )
+            for profile in profiles.by_name.values()
+            if profile.engine == "scripted"
+        }
+        self.supervisor = Supervisor(
+            ports, self.bus, assemblies, FrameCodec(decode_frames, encode_frame), running_max, self._tell
+        )
         self.fitness: list[bool] = []
 
     async def _tell(self, *, is_fit: bool) -> None:

@@ -24,6 +24,7 @@ codes, with `--json` and without:
     _failure     words, JSON and exit codes for what goes wrong
     _output      JSON, tables, and what a person sees of an event
     _sessions    what sessions and turns do
+    _profiles    what profiles and engines do
     _inferences  what start, wait, cancel and watch do
     _chat        the conversation
     _serve       starting a server

@@ -30,10 +30,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-sessions_app = typer.Typer(help="List, show and delete sessions.", no_args_is_help=True)
+sessions_app = typer.Typer(help="List, show, fork and delete sessions.", no_args_is_help=True)
 turns_app = typer.Typer(help="List and show the turns of a session.", no_args_is_help=True)
+profiles_app = typer.Typer(help="List and show the profiles of a server.", no_args_is_help=True)
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(turns_app, name="turns")
+app.add_typer(profiles_app, name="profiles")
 
 TARGET = "127.0.0.1:7450"
 PASS_THROUGH: dict[Any, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -197,6 +199,23 @@ def show_session(session: SessionId, target: Target = TARGET, as_json: Json = Fa
     _run.run(target, _sessions.show_session(session, as_json=as_json), as_json=as_json)
 
 
+@sessions_app.command("fork")
+def fork_session(
+    session: SessionId,
+    at: Annotated[
+        int | None,
+        typer.Option("--at", min=0, max=INDEX_MAX, help="The last turn to share. Default: the newest that is closed."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="A name for the new session.")] = "",
+    target: Target = TARGET,
+    as_json: Json = False,
+) -> None:
+    """Make a new session that goes on from a turn of another one."""
+    from turnwire_client.cli import _run, _sessions
+
+    _run.run(target, _sessions.fork_session(session, at, name, as_json=as_json), as_json=as_json)
+
+
 @sessions_app.command("delete")
 def delete_session(
     session: SessionId,
@@ -230,6 +249,36 @@ def show_turn(
     from turnwire_client.cli import _run, _sessions
 
     _run.run(target, _sessions.show_turn(session, index, "delta" if new else "full", as_json=as_json), as_json=as_json)
+
+
+@profiles_app.command("list")
+def list_profiles(target: Target = TARGET, as_json: Json = False) -> None:
+    """List the profiles, by name."""
+    from turnwire_client.cli import _profiles, _run
+
+    _run.run(target, _profiles.list_profiles(as_json=as_json), as_json=as_json)
+
+
+@profiles_app.command("show")
+def show_profile(
+    name: Annotated[
+        str | None, typer.Argument(help="Which one. Default: the server's.", callback=_options.given)
+    ] = None,
+    target: Target = TARGET,
+    as_json: Json = False,
+) -> None:
+    """Show a profile: what is in effect, and what it was made of."""
+    from turnwire_client.cli import _profiles, _run
+
+    _run.run(target, _profiles.show_profile(name or "", as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def engines(target: Target = TARGET, as_json: Json = False) -> None:
+    """List the engines of a server, by name."""
+    from turnwire_client.cli import _profiles, _run
+
+    _run.run(target, _profiles.list_engines(as_json=as_json), as_json=as_json)
 
 
 @app.command()

@@ -140,7 +140,10 @@ def _advice_on_request(error: CataloguedError) -> str:
         case CursorAheadError():
             return f"The log ends at {error.metadata.get('head_sequence', '')}; --after may be that at most."
         case ProfileNotFoundError():
-            return "The server's profile file, or its environment, decides which profiles there are."
+            return (
+                f"See which there are with `{program()} profiles list`. The server's profile files, or its environment,"
+                " decide that."
+            )
         case IdempotencyKeyReusedError():
             return "Use another --key for another request."
         case NotFoundError():

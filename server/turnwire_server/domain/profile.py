@@ -1,7 +1,7 @@
 """Profiles: named configurations of engine, middleware, tools and limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 
 from turnwire_server.domain.errors import ProfileNotFoundError
@@ -17,6 +17,11 @@ class Capabilities:
     structured_output: bool = True
     images: bool = True
     reasoning: bool = True
+
+    def narrowed_to(self, other: "Capabilities") -> "Capabilities":
+        """Return what both can do."""
+        both = {each.name: getattr(self, each.name) and getattr(other, each.name) for each in fields(self)}
+        return Capabilities(**both)
 
 
 @dataclass(frozen=True, slots=True)

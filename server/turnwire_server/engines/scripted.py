@@ -18,10 +18,12 @@ from google.protobuf.duration_pb2 import Duration
 from turnwire.testing.v1.script_pb2 import Script, ScriptedCall, ScriptedFailure, ScriptedStep, ScriptedText
 from turnwire_server.domain.errors import EngineError, EngineOptionsInvalidError
 from turnwire_server.domain.inference import FinishClass, Usage
+from turnwire_server.domain.profile import EngineInfo
 from turnwire_server.domain.turn import User
 from turnwire_server.engines.base import Emit, EngineCall, EngineResult, PartDelta, PartEnd, PartKind, PartStart
 
 ENGINE = "scripted"
+INFO = EngineInfo(ENGINE, "plays a script, or says the input back; no model is asked")
 
 # How long a script can make the engine ignore that it is cancelled.
 IGNORE_CANCEL_SECONDS_MAX = 60.0

@@ -4,7 +4,8 @@ The sequence itself is given by the store, under the session's lock.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from turnwire_server.domain.event import Event
 from turnwire_server.events.patience import Patience
@@ -14,6 +15,8 @@ from turnwire_server.stores.lease import Lease
 # What an attempt may have waiting for its commit. At the bound the engine is held back by wait_for_room().
 PENDING_EVENTS_MAX = 1024
 PENDING_BYTES_MAX = 1024 * 1024
+
+T = TypeVar("T")
 
 # What the core knows of the wire: an event to its bytes, once, and joined frames back to their events.
 EncodeEvent = Callable[[Event], bytes]
@@ -34,6 +37,7 @@ class AttemptLog:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._is_closed = False
+        self._sending = asyncio.Lock()  # the position is known only between two calls of the store
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -68,8 +72,20 @@ class AttemptLog:
             self._wake.clear()
             if self._is_closed:
                 return
-            if batch := self._take():
-                await self._append(batch)
+            await self.commit(self._append)
+
+    async def commit(self, send: Callable[[int, tuple[bytes, ...]], Awaitable[T]], *last: Event) -> T:
+        """Write to the store, at the position reached, with what is pending and then `last`; return its answer.
+
+        `send` takes the position and the encoded events, and may be called again until the store has answered. Must not
+        be cancelled: the position would not be known any more. Raises what `send` does, and StoreUnavailableError after
+        patience.
+        """
+        async with self._sending:
+            batch = (*self._take(), *map(self._encode, last))
+            answer = await self._patience.call(lambda: send(self.position, batch))
+            self.position += len(batch)
+            return answer
 
     def close(self) -> tuple[bytes, ...]:
         """Refuse further events; return those that pump() has not taken, to be committed with the end."""
@@ -82,7 +98,7 @@ class AttemptLog:
         self._room.set()
         return batch
 
-    async def _append(self, batch: list[bytes]) -> None:
+    async def _append(self, position: int, batch: tuple[bytes, ...]) -> None:
         # The outcome of a failed commit is unknown. Sending the same events from the same position again is harmless.
-        await self._patience.call(lambda: self._store.append(self._lease, self.position, batch))
-        self.position += len(batch)
+        if batch:
+            await self._store.append(self._lease, position, batch)

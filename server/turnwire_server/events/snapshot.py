@@ -17,10 +17,11 @@ from turnwire_server.domain.event import (
     LlmThinkingStart,
     ToolCallCompleted,
     ToolDelta,
+    ToolResult,
     ToolStart,
 )
 from turnwire_server.domain.inference import Usage
-from turnwire_server.domain.tool import ToolCall
+from turnwire_server.domain.tool import ToolCall, ToolUse
 from turnwire_server.domain.turn import Block, BlockKind, BlockStatus, LlmText, Reasoning
 
 
@@ -40,6 +41,7 @@ class Fold:
         self.usage = Usage()
         self.model = ""
         self._entities: dict[str, _Entity] = {}
+        self._uses: dict[str, ToolUse] = {}
 
     def apply(self, event: Event) -> None:
         """Take one event; those that tell of no output are skipped."""
@@ -50,6 +52,8 @@ class Fold:
                 self._entities[event.entity].pieces.append(delta)
             case LlmFinal() | LlmThinkingFinal() | ToolCallCompleted() as final:
                 self._entities[event.entity].final = final
+            case ToolResult(use):
+                self._uses[event.entity] = use
             case EngineCallFinished(usage, model=model):
                 self.usage += usage
                 self.model = model or self.model
@@ -63,9 +67,17 @@ class Fold:
         """Return the joined pieces of one entity."""
         return "".join(self._entities[entity].pieces)
 
-    def blocks(self) -> tuple[Block, ...]:
-        """Return the blocks in the order in which they began; INCOMPLETE those that have no final."""
+    def calls(self) -> tuple[ToolCall, ...]:
+        """Return the tool calls that are complete, in the order in which they began."""
         return tuple(
+            ToolCall(name, entity.start.name, "".join(entity.pieces))
+            for name, entity in self._entities.items()
+            if isinstance(entity.start, ToolStart) and entity.final
+        )
+
+    def blocks(self) -> tuple[Block, ...]:
+        """Return the blocks in the order in which they began, INCOMPLETE those without a final; then the outcomes."""
+        produced = tuple(
             Block(
                 id="" if isinstance(entity.start, ToolStart) else name,
                 kind=_kind(name, entity),
@@ -75,6 +87,7 @@ class Fold:
             for name, entity in self._entities.items()
             if entity.final or entity.pieces or isinstance(entity.start, ToolStart)
         )
+        return produced + tuple(Block("", use, "tool") for use in self._uses.values())
 
 
 def _kind(name: str, entity: _Entity) -> BlockKind:

@@ -3,7 +3,8 @@
 A middleware sees one engine call: it may change what the engine is asked (`call`) and what of its output is told
 (`emit`), tell events of its own, and keep state in the data of the turn, which the next turn inherits. It is called
 once per engine call of the tool loop, so what it does to the blocks has to be the same the second time: blocks that it
-adds are seen by the engine only, and are not stored. The first middleware of a profile is the outermost.
+adds are seen by the engine only, and are not stored. The first middleware of a profile is the outermost; chain.py puts
+them around an engine.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -54,7 +55,9 @@ class Middleware(Protocol):
     async def call(self, call: EngineCall, emit: Emit, scope: Scope, proceed: Proceed) -> EngineResult:
         """Make one engine call, or refuse it.
 
-        What `proceed` raises has to pass. Anything else that it raises ends the inference with MIDDLEWARE_FAILED.
+        What `proceed` raises has to pass; it may be raised again as the cause of something else. Anything else that it
+        raises ends the inference with MIDDLEWARE_FAILED. To refuse a call, and say why, it raises MiddlewareFailedError
+        itself. What it hands to `proceed` as `emit` keeps the same rules: it passes pieces on as they come.
         """
         ...
 

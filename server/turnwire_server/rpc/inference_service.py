@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from turnwire.v1 import inference_service_pb2 as pb
-from turnwire_server.domain.errors import FeatureNotImplementedError, InvalidFieldError, LogReplacedError, Violation
+from turnwire_server.domain.errors import InvalidFieldError, LogReplacedError, Violation
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
@@ -25,7 +25,7 @@ from turnwire_server.rpc.paging import BLOCKS_MAX, page_size, page_token, read_t
 from turnwire_server.runtime.runtime import Runtime
 from turnwire_server.stores.page import LogPage
 from turnwire_server.stores.start import Idempotency, StartCommand
-from turnwire_server.wire import duration, inference, json_text, session, turn
+from turnwire_server.wire import duration, inference, json_text, session, tool, turn
 from turnwire_server.wire.fingerprint import fingerprint
 from turnwire_server.wire.page_token import decode_page_token, filters_of
 
@@ -130,13 +130,23 @@ class InferenceService:
         )
         return b"".join((*(chunk.data for chunk in chunks), rest.SerializeToString()))
 
+    async def submit_tool_results(
+        self, request: pb.SubmitToolResultsRequest, caller: Caller
+    ) -> pb.SubmitToolResultsResponse:
+        """Serve SubmitToolResults."""
+        outcomes = tool.outcomes_from_proto(request.outcomes, "outcomes")
+        idempotency = None
+        if request.idempotency_key:
+            content = fingerprint(request, ("idempotency_key",))
+            idempotency = Idempotency("SubmitToolResults", request.idempotency_key, content)
+        taken, pending = await self._runtime.submit(caller.principal, request.inference_id, outcomes, idempotency)
+        return pb.SubmitToolResultsResponse(inference=inference.to_proto(taken), pending_tool_calls=pending)
+
 
 def _start_command(request: pb.StartInferenceRequest, principal: str, mint: Mint) -> StartCommand:
     target: str | NewSession = request.session_id
     if request.HasField("new_session"):
         target = session.new_session_from_proto(request.new_session, "new_session")
-        if target.ttl is not None:
-            raise FeatureNotImplementedError(feature="ttl")
     violations = [
         *json_text.map_violations("metadata", request.metadata),
         *json_text.map_violations("data", request.data),

@@ -1,6 +1,7 @@
 """The gRPC server: services, health, reflection, and the way down."""
 
 import re
+from collections.abc import Callable, Sequence
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -9,7 +10,10 @@ from grpc_reflection.v1alpha import reflection
 
 from turnwire.v1 import debug_service_pb2, engine_service_pb2, inference_service_pb2, session_service_pb2
 from turnwire_server.domain.ids import Mint
+from turnwire_server.domain.profile import EngineInfo
 from turnwire_server.rpc.call import TRANSPORT_BYTES_MAX, Stream, Unary, generic_handler
+from turnwire_server.rpc.debug_service import DebugService
+from turnwire_server.rpc.engine_service import EngineService, no_tools
 from turnwire_server.rpc.inference_service import InferenceService
 from turnwire_server.rpc.session_service import SessionService
 from turnwire_server.runtime.runtime import Runtime
@@ -37,13 +41,29 @@ RPC_GRACE_SECONDS = 2.0
 
 
 class RpcServer:
-    """The contract on one address. Health is SERVING from start() until the server begins to drain, while it is fit."""
+    """The contract on one address. Health is SERVING from start() until the server begins to drain, while it is fit.
 
-    def __init__(self, runtime: Runtime, mint: Mint, rpcs_max: int) -> None:
+    `engines` are those that are listed; `known_tools` names the tools of a profile, as far as they are known.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        mint: Mint,
+        rpcs_max: int,
+        *,
+        engines: Sequence[EngineInfo] = (),
+        known_tools: Callable[[str], Sequence[str]] = no_tools,
+    ) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=rpcs_max)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        services = {"InferenceService": InferenceService(runtime, mint), "SessionService": SessionService(runtime)}
+        services = {
+            "InferenceService": InferenceService(runtime, mint),
+            "SessionService": SessionService(runtime),
+            "DebugService": DebugService(runtime),
+            "EngineService": EngineService(runtime.profiles, engines, known_tools),
+        }
         for service in SERVICES:
             served = served_rpcs(service, services.get(service.name))
             self._server.add_generic_rpc_handlers((generic_handler(service, served),))

@@ -1,30 +1,57 @@
-"""Whether a start is accepted. Pure: the store calls it inside its transaction, after the idempotency gate."""
+"""Whether a start is accepted, and with what. Pure: the store calls it in a transaction, after the idempotency gate."""
+
+from dataclasses import replace
 
 from turnwire_server.domain.errors import (
+    CapabilityMissingError,
     EmptyTurnError,
-    FeatureNotImplementedError,
     InvalidFieldError,
+    OverrideNotAllowedError,
+    QueueFullError,
     SessionBusyError,
     TurnNotClosedError,
     Violation,
 )
-from turnwire_server.domain.inference import ConflictPolicy
-from turnwire_server.domain.profile import Profiles
+from turnwire_server.domain.inference import ConflictPolicy, InferenceConfig
+from turnwire_server.domain.profile import Profile, Profiles
 from turnwire_server.domain.session import NewSession
-from turnwire_server.domain.tool import ToolPlacement
-from turnwire_server.domain.turn import MAP_BYTES_MAX, TurnState, inherit_data, map_bytes
+from turnwire_server.domain.turn import MAP_BYTES_MAX, TurnState, User, inherit_data, map_bytes
 from turnwire_server.stores.start import Admission, SessionState, StartCommand
 
 
-def decide_start(command: StartCommand, state: SessionState, profiles: Profiles) -> Admission:
+def decide_start(command: StartCommand, state: SessionState, profiles: Profiles, queue_depth_max: int) -> Admission:
     """Accept a start, or say why not.
 
-    Errors: SessionBusyError, TurnNotClosedError, EmptyTurnError, InvalidFieldError, ProfileNotFoundError.
+    Errors: SessionBusyError, QueueFullError, TurnNotClosedError, EmptyTurnError, InvalidFieldError,
+    ProfileNotFoundError, CapabilityMissingError, OverrideNotAllowedError.
     """
-    session_id = state.session.session_id
-    if state.unfinished:  # the only policy so far is REJECT
-        raise SessionBusyError(session_id=session_id, inference_id=state.unfinished[0].inference_id)
-    parent = state.parent
+    _check_line(command.conflict_policy, state, queue_depth_max)
+    _check_turn(command, state)
+    if isinstance(command.target, NewSession):
+        profiles.get(command.target.profile)
+    profile = profiles.get(command.profile or state.session.profile)
+    _check_overrides(command, state, profile)
+    _check_capabilities(command, profile)
+    config = profile.config.overlaid(state.session.config).overlaid(command.overrides.config)
+    return Admission(profile.name, profile.engine, config)
+
+
+def _check_line(policy: ConflictPolicy, state: SessionState, queue_depth_max: int) -> None:
+    """Refuse a start that has no place in the line. What is displaced, the first in line, leaves its own."""
+    if not state.unfinished:
+        return
+    session_id, first = state.session.session_id, state.unfinished[0]
+    if policy is ConflictPolicy.REJECT:
+        raise SessionBusyError(session_id=session_id, inference_id=first.inference_id)
+    depth = sum(not each.is_active for each in state.unfinished)
+    if policy is not ConflictPolicy.ENQUEUE and not first.is_active:
+        depth -= 1
+    if depth >= queue_depth_max:
+        raise QueueFullError(session_id=session_id, queue_depth=depth, queue_depth_max=queue_depth_max)
+
+
+def _check_turn(command: StartCommand, state: SessionState) -> None:
+    session_id, parent = state.session.session_id, state.parent
     if command.parent is not None and parent is not None and parent.state is not TurnState.CLOSED:
         raise TurnNotClosedError(session_id=session_id, index=parent.index)
     if not command.input and (parent is None or parent.block_count == 0):
@@ -33,17 +60,31 @@ def decide_start(command: StartCommand, state: SessionState, profiles: Profiles)
     if map_bytes(carried) > MAP_BYTES_MAX:
         what = f"must have at most {MAP_BYTES_MAX} bytes in all, with what the parent carries"
         raise InvalidFieldError(Violation("data", what, "map_bytes_max"))
-    if isinstance(command.target, NewSession):
-        profiles.get(command.target.profile)
-    profile = profiles.get(command.profile or state.session.profile)
-    return Admission(profile.name, profile.engine, profile.config.overlaid(command.overrides.config))
 
 
-def check_supported(command: StartCommand) -> None:
-    """Refuse what the contract has and this server does not have yet. Errors: FeatureNotImplementedError."""
-    if command.conflict_policy is not ConflictPolicy.REJECT:
-        raise FeatureNotImplementedError(feature=f"conflict_policy {command.conflict_policy.name}")
-    if command.overrides.output_schema:
-        raise FeatureNotImplementedError(feature="output_schema")
-    if any(tool.approval_required or tool.placement is ToolPlacement.SERVER for tool in command.overrides.tools):
-        raise FeatureNotImplementedError(feature="tools with approval, and tools of the server")
+def _check_overrides(command: StartCommand, state: SessionState, profile: Profile) -> None:
+    """Refuse a change that the profile does not allow, of the request or of the session."""
+    overrides = command.overrides
+    configs = (overrides.config, state.session.config)
+    changes = {
+        "model": any(config.model for config in configs),
+        "config": any(replace(config, model="") != InferenceConfig() for config in configs),
+        "tools": overrides.tools,
+        "output_schema": overrides.output_schema,
+        "engine_options": overrides.engine_options,
+        "record_snapshots": overrides.record_snapshots,
+    }
+    for name, is_changed in changes.items():
+        if is_changed and name not in profile.overrides:
+            raise OverrideNotAllowedError(profile=profile.name, override=name)
+
+
+def _check_capabilities(command: StartCommand, profile: Profile) -> None:
+    needs = {
+        "tools": command.overrides.tools,
+        "structured_output": command.overrides.output_schema,
+        "images": any(isinstance(block.kind, User) and block.kind.images for block in command.input),
+    }
+    for name, is_needed in needs.items():
+        if is_needed and not getattr(profile.capabilities, name):
+            raise CapabilityMissingError(profile=profile.name, capability=name)

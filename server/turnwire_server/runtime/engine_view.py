@@ -1,19 +1,21 @@
 """What an engine is shown of a turn. Pure; the stored history is not changed."""
 
 from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
-from turnwire_server.domain.turn import Block, BlockStatus, System
+from turnwire_server.domain.turn import Block, BlockStatus
 
 
-def engine_view(blocks: tuple[Block, ...], system_prompt: str) -> tuple[Block, ...]:
-    """Return what an engine is shown: the profile's instruction first, and an error for each unanswered tool call."""
+def engine_view(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
+    """Return what an engine is shown: an error for each tool call that nobody answered, and no answer without a call.
+
+    Names of calls are those of one inference and may come again in the next, so an answer belongs to the nearest call
+    of its name before it.
+    """
+    answers = _answers(blocks)
+    answering = {*answers.values()}
     shown: list[Block] = []
-    if system_prompt and not any(isinstance(b.kind, System) and b.kind.text == system_prompt for b in blocks):
-        shown.append(Block("", System(system_prompt), "system"))
-    answered = {block.kind.tool_call for block in blocks if isinstance(block.kind, ToolUse)}
-    called: set[str] = set()
     dangling: list[ToolCall] = []
-    for block in blocks:
-        if isinstance(block.kind, ToolUse) and block.kind.tool_call not in called:
+    for position, block in enumerate(blocks):
+        if isinstance(block.kind, ToolUse) and position not in answering:
             continue
         if isinstance(block.kind, ToolCall) and block.status is BlockStatus.INCOMPLETE:
             continue  # its arguments were cut, so it was never a call
@@ -21,11 +23,21 @@ def engine_view(blocks: tuple[Block, ...], system_prompt: str) -> tuple[Block, .
             shown.extend(_unanswered(dangling))
             dangling = []
         shown.append(block)
-        if isinstance(block.kind, ToolCall):
-            called.add(block.kind.id)
-            if block.kind.id not in answered:
-                dangling.append(block.kind)
+        if isinstance(block.kind, ToolCall) and position not in answers:
+            dangling.append(block.kind)
     return (*shown, *_unanswered(dangling))
+
+
+def _answers(blocks: tuple[Block, ...]) -> dict[int, int]:
+    """Return the position of the answer for the position of each call that has one."""
+    waiting: dict[str, int] = {}
+    answers: dict[int, int] = {}
+    for position, block in enumerate(blocks):
+        if isinstance(block.kind, ToolCall) and block.status is not BlockStatus.INCOMPLETE:
+            waiting[block.kind.id] = position
+        elif isinstance(block.kind, ToolUse) and block.kind.tool_call in waiting:
+            answers[waiting.pop(block.kind.tool_call)] = position
+    return answers
 
 
 def _unanswered(calls: list[ToolCall]) -> list[Block]:

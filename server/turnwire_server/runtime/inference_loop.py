@@ -1,87 +1,49 @@
-"""One attempt of one inference, from its claim to its terminal event.
-
-So far an inference is a single engine call: a model that asks for a tool ends it with TOOL_CALLS_PENDING.
-"""
+"""One attempt of one inference: engine calls and batches of tool calls in turn, each a step, to the end or a wait."""
 
 import asyncio
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from enum import Enum
-from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar
 
-from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.errors import (
     EngineFailedError,
-    EngineOptionsInvalidError,
-    EngineStalledError,
     InferenceError,
+    OutputInvalidError,
     SessionNotFoundError,
     StoreUnavailableError,
+    ToolFailedError,
     TurnNotFoundError,
 )
-from turnwire_server.domain.event import (
-    Cancelled,
-    EngineCallFinished,
-    EngineCallStarted,
-    Event,
-    Failed,
-    Outcome,
-    Payload,
-    Succeeded,
-)
-from turnwire_server.domain.ids import Mint
-from turnwire_server.domain.inference import FinishClass
-from turnwire_server.domain.lifecycle import deadline_outcome
-from turnwire_server.domain.profile import Profile
-from turnwire_server.domain.turn import Block, TurnView
-from turnwire_server.engines.base import Emit, Engine, EngineCall, EngineChunk, EngineResult
-from turnwire_server.events.log import AttemptLog, EncodeEvent
+from turnwire_server.domain.event import Cancelled, DebuggerPause, ErrorRaised, Failed, Outcome, Payload, Succeeded
+from turnwire_server.domain.inference import FinishClass, InferenceState
+from turnwire_server.domain.turn import Block, SnapshotPhase
 from turnwire_server.events.patience import Patience
-from turnwire_server.events.snapshot import Fold
-from turnwire_server.runtime.engine_view import engine_view
-from turnwire_server.runtime.output import Output
-from turnwire_server.stores.base import SessionStore
-from turnwire_server.stores.lease import Claim, Ending, Fenced
-from turnwire_server.stores.page import TurnPage
+from turnwire_server.runtime.answers import CLIENT_ACTS, tools_required
+from turnwire_server.runtime.assembly import Assembly
+from turnwire_server.runtime.attempt_record import AttemptRecord
+from turnwire_server.runtime.checkpoint import CallState, Checkpoint, Next, Pause
+from turnwire_server.runtime.engine_call import EngineStep, Said
+from turnwire_server.runtime.ports import Ports
+from turnwire_server.runtime.steps import pause_of
+from turnwire_server.runtime.structured_output import repair_block, violation_of
+from turnwire_server.runtime.tool_batch import ToolBatch, calls_of
+from turnwire_server.runtime.watchdog import Watchdog
+from turnwire_server.stores.lease import Claim, Fenced
 from turnwire_server.telemetry.logs import bound_to, logger
+from turnwire_server.tools.base import ServerTool
 
 # How long a cancelled engine may take to stop (contract: Cancel). One that does not is abandoned: it keeps its task and
 # nothing else.
 ENGINE_STOP_SECONDS = 1.0
 
-# How many blocks of the turn are read at a time.
-BLOCKS_PAGE = 1000
+# The engine calls of the tool loop where neither request nor profile says (contract: InferenceConfig.iterations_max).
+ITERATIONS_MAX = 20
 
-# The finish classes of an inference that SUCCEEDED.
-_PRODUCED = frozenset(
-    {
-        FinishClass.COMPLETED,
-        FinishClass.MAX_TOKENS,
-        FinishClass.MAX_ITERATIONS,
-        FinishClass.TOOL_CALLS_PENDING,
-    }
-)
+T = TypeVar("T")
 
 log = logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What every attempt of a process works with.
-
-    `abandon` takes the task of an engine that does not stop. `refresh` has those who watch a session look at the store.
-    An engine that says nothing for longer than `silence_seconds_max` is stopped.
-    """
-
-    store: SessionStore
-    encode: EncodeEvent
-    clock: Clock
-    mint: Mint
-    abandon: Callable[[asyncio.Task[EngineResult]], None]
-    refresh: Callable[[str, str], None]
-    silence_seconds_max: float
 
 
 class Departure(Enum):
@@ -89,26 +51,28 @@ class Departure(Enum):
 
     FENCED = "fenced"  # the inference is not ours any more
     HANDED_BACK = "handed_back"  # another attempt goes on where the last step ended
+    WAITS = "waits"  # it is committed that the client is waited for
 
 
 class Attempt:
     """One claimed inference, while this process runs it."""
 
-    def __init__(self, claim: Claim, profile: Profile, engine: Engine, ports: Ports) -> None:
+    def __init__(self, claim: Claim, assembly: Assembly, ports: Ports) -> None:
         self.claim = claim
-        self._profile = profile
-        self._engine = engine
+        self._assembly = assembly
         self._ports = ports
-        self._fold = Fold()
-        self._unsent: tuple[bytes, ...] = ()
         self._stop_time: float | None = None
         self._is_cancel_requested = False
         self._task: asyncio.Task[Any] | None = None
         self._was_cancelled = False
-        self._tell_time = ports.clock.monotonic()
+        self._watchdog = Watchdog(claim, ports.clock, ports.silence_seconds_max)
         self._stop: asyncio.Future[Outcome | Departure] = asyncio.get_running_loop().create_future()
         self._patience = Patience(ports.clock)
-        self._log = AttemptLog(ports.store, claim.lease, claim.position, ports.encode, self._patience)
+        takes_snapshots = claim.overrides.record_snapshots or assembly.profile.record_snapshots
+        self._record = AttemptRecord(claim, ports, self._patience, takes_snapshots=takes_snapshots)
+        self._tools: Mapping[str, ServerTool] | None = None  # those of the server, as the last engine call listed them
+        self._pump: asyncio.Task[Exception | None] | None = None
+        self._unsent: tuple[bytes, ...] = ()
 
     def cancel(self) -> None:
         """Stop because a cancel was requested. Like the other ways to stop: the first one counts, at any moment.
@@ -132,7 +96,7 @@ class Attempt:
         """Return for how long it has been told to stop, or past its deadline; 0 for neither."""
         now = self._ports.clock.monotonic()
         told = now - self._stop_time if self._stop_time is not None else 0.0
-        return max(told, -(self._seconds_left() or 0.0), 0.0)
+        return max(told, -(self._watchdog.seconds_left() or 0.0), 0.0)
 
     def cancel_task(self) -> None:
         """Cancel the task that runs it, once: what is left to do is done, or given up, within seconds."""
@@ -146,7 +110,7 @@ class Attempt:
             self._stop.set_result(outcome)
 
     async def run(self) -> None:
-        """Run to the terminal event: what fails becomes the inference's outcome."""
+        """Run to the terminal event, or to where the client is waited for: what fails becomes the outcome."""
         self._task = asyncio.current_task()
         inference = self.claim.inference
         with bound_to(inference.session_id, inference.inference_id):
@@ -155,8 +119,9 @@ class Attempt:
                 if outcome is Departure.FENCED:
                     raise Fenced
                 if outcome is Departure.HANDED_BACK and not self._is_cancel_requested:
-                    await self._go_back()
-                else:
+                    await self._record.hand_back()
+                    log.info("inference handed back", step=self._record.step)
+                elif outcome is not Departure.WAITS:
                     await self._finish(Cancelled() if isinstance(outcome, Departure) else outcome)
             except (Fenced, SessionNotFoundError, TurnNotFoundError):
                 log.warning("attempt given up: another owner has the inference, or its session was deleted")
@@ -165,41 +130,179 @@ class Attempt:
                 log.exception("attempt given up: the store did not answer; it will be recovered")
 
     async def _produce(self) -> Outcome | Departure:
-        """Run the engine until it ends or has to stop; return the outcome, or why there is none."""
+        """Go from step to step until it ends or has to stop; return the outcome, or why there is none."""
         self._watch()
-        blocks = await self._read_blocks()
-        if self._stop.done():
-            return self._stop.result()
-        pump = asyncio.create_task(self._pump())
-        engine = asyncio.create_task(self._call_engine(blocks))
-        has_ended = False
+        await self._record.load()
+        pump = self._pump = asyncio.create_task(self._keep_pumping())
         try:
-            ends: set[asyncio.Future[Any]] = {engine, pump, self._stop}
-            while not any(end.done() for end in ends):
-                await asyncio.wait(ends, timeout=self._patience_left(), return_when=asyncio.FIRST_COMPLETED)
-                self._watch()
-            has_ended = engine.done()
+            return await self._loop()
         except asyncio.CancelledError:  # by the watchdog
             self._patience.end_soon()
             raise
-        finally:  # however it goes on: no engine runs without us, and no event is left between the log and the end
-            if not engine.done():
-                await self._stop_engine(engine)
-            self._unsent = self._log.close()
-            error = await pump
-        if error:
-            raise error
-        return self._outcome(engine) if has_ended else self._stop.result()
+        finally:  # however it goes on: no event is left between the log and the end
+            self._unsent = self._record.log.close()
+            if error := await pump:
+                raise error
 
-    async def _pump(self) -> Exception | None:
-        """Return, not raise, why the log cannot be written, so that the engine is stopped in good order first."""
+    async def _loop(self) -> Outcome | Departure:
+        while True:
+            if self._stop.done():
+                return self._stop.result()
+            if self._record.at.next is Next.END:
+                return Succeeded(self._record.at.finish_class)
+            is_engine = self._record.at.next is Next.ENGINE
+            outcome = await (self._engine_step() if is_engine else self._tools_step())
+            if outcome is not None:
+                return outcome
+
+    async def _keep_pumping(self) -> Exception | None:
+        """Return, not raise, why the log cannot be written, so that what runs is stopped in good order first."""
         try:
-            await self._log.pump()
+            await self._record.log.pump()
         except Exception as error:  # noqa: BLE001 - whatever it is, the engine has to be stopped before it is raised
             return error
         return None
 
-    async def _stop_engine(self, engine: asyncio.Task[EngineResult]) -> None:
+    async def _engine_step(self) -> Outcome | Departure | None:
+        at = self._record.at
+        if at.iteration >= (self.claim.inference.config.iterations_max or ITERATIONS_MAX):
+            return Succeeded(FinishClass.MAX_ITERATIONS)
+        self._record.iteration = at.iteration + 1
+        self._record.mark(SnapshotPhase.PRE_INFERENCE)
+        step = EngineStep(self.claim, self._assembly, self._record, self._ports.mint, self._tell, self._watchdog.hear)
+        self._watchdog.hear()
+        try:
+            ended = await self._until_stopped(step.run())
+        finally:
+            self._watchdog.rest()
+            self._tools = step.tools
+        if ended is None:
+            return self._stop.result() if self._stop.done() else Departure.FENCED
+        said = self._said(ended)
+        return await self._after_engine(said) if isinstance(said, Said) else said
+
+    async def _after_engine(self, said: Said) -> Outcome | Departure | None:
+        """Commit the step and go on, or return how the inference ends, which is committed with it."""
+        self._record.mark(SnapshotPhase.POST_INFERENCE)
+        at = self._record.at
+        following = replace(at, iteration=at.iteration + 1, calls=said.calls, finish_class=said.finish_class)
+        if said.calls:
+            return await self._go_on(replace(following, next=Next.TOOLS), "after_inference")
+        is_answer = said.finish_class is not FinishClass.TOOL_CALLS_PENDING
+        violation = violation_of(self.claim.overrides.output_schema, self._record.fold.blocks()) if is_answer else ""
+        if violation:
+            failure = OutputInvalidError(violation=violation).failure()
+            if at.repair_count >= self._assembly.profile.output_repairs_max:
+                return Failed(failure)
+            self._record.put(ErrorRaised(failure))
+            following = replace(following, next=Next.ENGINE, repair_count=at.repair_count + 1)
+            return await self._go_on(following, "after_inference", repair_block(violation))
+        following = replace(following, next=Next.END)
+        if pause := await self._pause_at("after_inference", following):
+            return await self._pause(following, pause)
+        return Succeeded(said.finish_class)  # one commit for the last step and the end
+
+    async def _tools_step(self) -> Outcome | Departure | None:
+        self._record.iteration = self._record.at.iteration
+        batch = ToolBatch(
+            self._assembly,
+            self._record,
+            self._ports.abandon,
+            calls_of(self._record.produced),
+            {effect.call: effect.outcome for effect in self.claim.effects},
+            self._tools,
+        )
+        try:
+            outcome = await self._execute(batch)
+        except BaseException:  # whatever it is: nothing of ours runs on without us
+            await batch.stop(keeps_idempotent=False)
+            raise
+        return outcome or await self._after_tools(batch.settled)
+
+    async def _execute(self, batch: ToolBatch) -> Outcome | Departure | None:
+        """Execute a batch; return why the inference or the attempt ends with it, None if it goes on."""
+        batch.begin()
+        while not batch.is_done and not self._stop.done() and not self._has_lost_log():
+            await batch.launch()
+            await self._wait({*batch.running})
+            await batch.gather()
+        outcome = self._stop.result() if self._stop.done() else None
+        if self._has_lost_log():
+            outcome = Departure.FENCED
+        if outcome is None and not batch.failed_tool:
+            return None
+        await batch.stop(keeps_idempotent=outcome is Departure.HANDED_BACK and not self._is_cancel_requested)
+        return outcome or Failed(ToolFailedError(tool=batch.failed_tool).failure())
+
+    async def _after_tools(self, settled: set[str]) -> Outcome | Departure | None:
+        at = self._record.at
+        calls = tuple(replace(call, state=CallState.SETTLED) if call.id in settled else call for call in at.calls)
+        following = replace(at, calls=calls)
+        if following.pending(*CLIENT_ACTS):
+            return await self._wait_for_client(following)
+        self._record.mark(SnapshotPhase.POST_TOOLS)
+        return await self._go_on(replace(following, next=Next.ENGINE, calls=()), "after_tools")
+
+    async def _wait_for_client(self, at: Checkpoint) -> Departure:
+        """Commit that the client has to act: with the step, the lease is given up."""
+        patience = self._assembly.profile.tool_policy.answer_seconds_max
+        answer_time = None if patience is None else self._ports.clock.now() + timedelta(seconds=patience)
+        at = replace(at, answer_time=answer_time)
+        await self._record.commit_wait(at, (), InferenceState.WAITING_FOR_TOOLS, tools_required(at))
+        log.info("inference waits for its client", step=self._record.step)
+        return Departure.WAITS
+
+    async def _go_on(self, at: Checkpoint, phase: str, *more: Block) -> Departure | None:
+        """Commit a step, and pause after it if step mode says so."""
+        if pause := await self._pause_at(phase, at):
+            return await self._pause(at, pause, *more)
+        await self._record.commit(at, more)
+        return None
+
+    async def _pause(self, at: Checkpoint, pause: Pause, *more: Block) -> Departure:
+        """Commit a step and the pause after it: the lease is given up."""
+        why = DebuggerPause(pause.id, pause.phase, pause.summary, pause.deadline_time)
+        await self._record.commit_wait(replace(at, pause=pause), more, InferenceState.PAUSED, why, pause.id)
+        log.info("inference paused", step=self._record.step, phase=pause.phase)
+        return Departure.WAITS
+
+    async def _pause_at(self, phase: str, at: Checkpoint) -> Pause | None:
+        """Return the pause to make at a place of the loop, None for none."""
+        if at.is_stepping_over or self._stop.done():
+            return None
+        lease, inference = self.claim.lease, self.claim.inference
+        session = await self._patience.call(
+            lambda: self._ports.store.get_session(lease.principal, inference.session_id)
+        )
+        if session.step_mode is None:
+            return None
+        name = f"{inference.inference_id}.{self._record.step + 1}"
+        return pause_of(name, phase, at, session.step_mode, self._ports.clock.now())
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T] | None":
+        """Run `work` to its end and return its task; None if it was stopped before, because the attempt has to."""
+        task = asyncio.create_task(work)
+        try:
+            while not task.done() and not self._stop.done() and not self._has_lost_log():
+                await self._wait({task})
+            return task if task.done() else None
+        finally:
+            if not task.done():
+                await self._stop_engine(task)
+
+    async def _wait(self, work: "set[asyncio.Task[Any]]") -> None:
+        """Return once some of the work has ended, the attempt has to stop, or the watchdog has something to look at."""
+        ends: set[asyncio.Future[Any]] = {*work, self._stop}
+        if self._pump:
+            ends.add(self._pump)
+        await asyncio.wait(ends, timeout=self._watchdog.patience_left(), return_when=asyncio.FIRST_COMPLETED)
+        self._watch()
+
+    def _has_lost_log(self) -> bool:
+        """Whether the log cannot be written any more; why is raised once what runs has been stopped."""
+        return self._pump is not None and self._pump.done()
+
+    async def _stop_engine(self, engine: "asyncio.Task[Any]") -> None:
         engine.cancel()
         await asyncio.wait({engine}, timeout=ENGINE_STOP_SECONDS)
         if not engine.done():
@@ -208,137 +311,28 @@ class Attempt:
         elif not engine.cancelled() and (error := engine.exception()):
             log.warning("engine failed while it was stopped", engine=self.claim.engine, exc_info=error)
 
-    async def _call_engine(self, blocks: tuple[Block, ...]) -> EngineResult:
-        output = Output(self._tell, self._fold, self._ports.mint)
-        entity = self._ports.mint()
-        config, iteration = self.claim.inference.config, self.claim.step + 1
-        call = EngineCall(
-            session_id=self.claim.inference.session_id,
-            inference_id=self.claim.inference.inference_id,
-            iteration=iteration,
-            blocks=engine_view(blocks, _system_prompt(self._profile)),
-            config=config,
-            tools=self.claim.overrides.tools,
-            output_schema=self.claim.overrides.output_schema,
-            options=self._options(),
-        )
-        await self._tell(EngineCallStarted(iteration, self.claim.engine, config.model), entity)
-        try:
-            result = await self._engine.run(call, self._hear(output))
-        except (SystemExit, KeyboardInterrupt) as error:  # a defect of the engine does not end the server
-            msg = f"the engine raised {type(error).__name__}"
-            raise RuntimeError(msg) from error
-        await output.end()
-        finish_class = FinishClass.TOOL_CALLS_PENDING if output.has_tool_calls else result.finish_class
-        if finish_class not in _PRODUCED:
-            msg = f"the engine returned with the finish class {finish_class.name}"
-            raise RuntimeError(msg)
-        await self._tell(EngineCallFinished(result.usage, finish_class, result.stop_reason, result.model), entity)
-        return EngineResult(finish_class, result.usage, result.stop_reason, result.model)
-
-    def _hear(self, output: Output) -> Emit:
-        """Return what the engine calls: each piece is a sign of life, also one that is not told."""
-
-        async def emit(chunk: EngineChunk) -> None:
-            self._tell_time = self._ports.clock.monotonic()
-            await output.take(chunk)
-
-        return emit
-
-    def _options(self) -> dict[str, object]:
-        text = self.claim.overrides.engine_options
-        try:
-            own: object = json.loads(text) if text else {}
-        except (ValueError, RecursionError) as error:  # JSON that the contract allows and Python does not read
-            msg = f"engine_options cannot be read: {error}"
-            raise EngineOptionsInvalidError(msg, engine=self.claim.engine) from None
-        if not isinstance(own, dict):
-            raise EngineOptionsInvalidError("engine_options must be one JSON object", engine=self.claim.engine)
-        return {**self._profile.engine_options, **cast("dict[str, object]", own)}
-
-    async def _read_blocks(self) -> tuple[Block, ...]:
-        inference = self.claim.inference
-        blocks: list[Block] = []
-        offset: int | None = 0
-        while offset is not None:
-            page = await self._patience.call(partial(self._read_page, offset))
-            if page.turn.inference_id != inference.inference_id:  # deleted, and created again under the same name
-                raise Fenced
-            blocks.extend(page.turn.blocks)
-            offset = page.next
-        return tuple(blocks)
-
-    async def _read_page(self, offset: int) -> TurnPage:
-        lease, inference = self.claim.lease, self.claim.inference
-        return await self._ports.store.get_turn(
-            lease.principal, inference.session_id, inference.turn_index, TurnView.FULL, offset, BLOCKS_PAGE
-        )
-
     async def _tell(self, payload: Payload, entity: str) -> None:
-        inference = self.claim.inference
-        event = Event(
-            inference.session_id,
-            inference.inference_id,
-            self._ports.clock.now(),
-            payload,
-            entity,
-            inference.attempt,
-        )
-        self._tell_time = self._ports.clock.monotonic()
-        self._log.put(event)
-        self._fold.apply(event)  # before any wait: what is in the log is in the turn, also when the wait is cancelled
-        await self._log.wait_for_room()
-        self._tell_time = self._ports.clock.monotonic()
+        self._watchdog.hear()
+        self._record.put(payload, entity)
+        await self._record.log.wait_for_room()
+        self._watchdog.hear()
 
-    def _outcome(self, engine: asyncio.Task[EngineResult]) -> Outcome:
+    def _said(self, engine: "asyncio.Task[Said]") -> Said | Outcome:
         if engine.cancelled():  # an engine that raises CancelledError by itself is a defect of the engine
             return Failed(EngineFailedError("the engine cancelled itself", engine=self.claim.engine).failure())
         match engine.exception():
             case None:
-                return Succeeded(engine.result().finish_class)
+                return engine.result()
             case InferenceError() as error:
                 return Failed(error.failure())
             case error:
                 log.error("engine crashed", engine=self.claim.engine, exc_info=error)
                 return Failed(EngineFailedError(engine=self.claim.engine).failure())
 
-    async def _go_back(self) -> None:
-        """Hand the inference back; what was told since the last step is void."""
-        await self._patience.call(
-            lambda: self._ports.store.hand_back(self.claim.lease, self._log.position, is_loss=False)
-        )
-        log.info("inference handed back", step=self.claim.step)
-
     async def _finish(self, outcome: Outcome) -> None:
-        ending = Ending(outcome, self._fold.usage, self._fold.model, self._fold.blocks(), self._unsent)
-        # The outcome of a failed commit is unknown; if it landed, the store knows the same ending again.
-        inference = await self._patience.call(
-            lambda: self._ports.store.finish(self.claim.lease, self._log.position, ending)
-        )
+        inference = await self._record.finish(outcome, self._unsent)
         log.info("inference finished", state=inference.state.name, finish_class=inference.finish_class.name)
 
-    def _patience_left(self) -> float:
-        """Return for how long nothing has to happen."""
-        silence = self._tell_time + self._ports.silence_seconds_max - self._ports.clock.monotonic()
-        left = self._seconds_left()
-        return max(0.0, silence if left is None else min(silence, left))
-
     def _watch(self) -> None:
-        """The watchdog of this inference: its timeout, and an engine that says nothing."""
-        left = self._seconds_left()
-        if left is not None and left <= 0:
-            self._stop_with(deadline_outcome(self.claim.inference))
-        elif self._log.has_room and self._ports.clock.monotonic() - self._tell_time >= self._ports.silence_seconds_max:
-            idle = f"{self._ports.silence_seconds_max:g}"
-            stalled = EngineStalledError(engine=self.claim.engine, idle_seconds_max=idle)
-            self._stop_with(Failed(stalled.failure()))
-
-    def _seconds_left(self) -> float | None:
-        """Return how long the inference may still take, None for any time; 0 or less once its deadline has passed."""
-        deadline = self.claim.inference.deadline_time
-        return None if deadline is None else (deadline - self._ports.clock.now()).total_seconds()
-
-
-def _system_prompt(profile: Profile) -> str:
-    uses = [use for use in profile.middleware if use.name == "system_prompt"]
-    return str(uses[0].settings["text"]) if uses else ""
+        if verdict := self._watchdog.verdict(is_engine_held_up=not self._record.log.has_room):
+            self._stop_with(verdict)

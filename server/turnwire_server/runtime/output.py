@@ -5,7 +5,7 @@ folded as they are told, so the blocks of the turn are what the watchers saw. An
 port is stopped here, before it can spoil the log.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -25,7 +25,7 @@ from turnwire_server.domain.event import (
 )
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.json_text import is_json_object
-from turnwire_server.domain.tool import ToolCall
+from turnwire_server.domain.tool import ToolCall, ToolPlacement
 from turnwire_server.engines.base import EngineChunk, PartDelta, PartEnd, PartKind, PartStart
 from turnwire_server.events.snapshot import Fold
 
@@ -55,6 +55,9 @@ _DELTAS: Mapping[PartKind, Callable[[str, int], Payload]] = MappingProxyType(
 
 Tell = Callable[[Payload, str], Awaitable[None]]
 
+# Who will execute a tool of a name; UNSPECIFIED: nobody.
+PlacementOf = Callable[[str], ToolPlacement]
+
 
 @dataclass(slots=True)
 class _Part:
@@ -72,12 +75,28 @@ class BrokenOutput(Exception):  # noqa: N818 - a defect of an engine, never an e
 
 
 class Output:
-    """The output of one engine call. `tell` takes each payload with its entity, and folds it into `fold`."""
+    """The output of one engine call. `tell` takes each payload with its entity, and folds it into `fold`.
 
-    def __init__(self, tell: Tell, fold: Fold, mint: Mint) -> None:
+    `taken` are the names of calls that the inference has made before. `ends_calls`: nobody executes any call, so
+    nothing more happens to one that is whole.
+    """
+
+    def __init__(
+        self,
+        tell: Tell,
+        fold: Fold,
+        mint: Mint,
+        placement_of: PlacementOf = lambda _: ToolPlacement.UNSPECIFIED,
+        taken: Collection[str] = (),
+        *,
+        ends_calls: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._tell = tell
         self._fold = fold
         self._mint = mint
+        self._placement_of = placement_of
+        self._taken = taken
+        self._ends_calls = ends_calls
         self._parts: dict[int, _Part] = {}
         self._byte_count = 0
         self._error: Exception | None = None
@@ -134,8 +153,8 @@ class Output:
 
     def _entity(self, wished: str) -> str:
         # A model's own id for a call is kept if it can be: models count from 1 with each call, or repeat themselves.
-        is_usable = 0 < len(wished) <= TOOL_CALL_LENGTH_MAX and wished not in self._fold
-        return wished if is_usable else self._mint()
+        is_free = wished not in self._fold and wished not in self._taken
+        return wished if 0 < len(wished) <= TOOL_CALL_LENGTH_MAX and is_free else self._mint()
 
     async def _begin(self, part: _Part) -> None:
         # A block is told once there is something in it: an engine may begin a part and never say anything.
@@ -148,7 +167,7 @@ class Output:
             case PartKind.THINKING:
                 await self._tell(LlmThinkingStart(), part.entity)
             case PartKind.TOOL_CALL:
-                await self._tell(ToolStart(part.name), part.entity)
+                await self._tell(ToolStart(part.name, self._placement_of(part.name)), part.entity)
 
     async def _delta(self, part: _Part, delta: str) -> None:
         if not delta:
@@ -196,7 +215,8 @@ class Output:
                 part.is_whole_call = not text or is_json_object(text)
                 if part.is_whole_call:
                     await self._tell(ToolCallCompleted(ToolCall(part.entity, part.name, text)), part.entity)
-                await self._tell(ToolDone(), part.entity)
+                if not part.is_whole_call or self._ends_calls():
+                    await self._tell(ToolDone(), part.entity)
 
 
 def _check_size(size: int, limit: int) -> None:

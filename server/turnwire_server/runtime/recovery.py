@@ -4,15 +4,19 @@ Whoever claims a lost inference recovers it first: it goes back to the line, to 
 another attempt is allowed; else it ends with what its events tell that it had produced.
 """
 
+from dataclasses import replace
+
 from turnwire_server.domain.errors import (
     AttemptLostError,
     SessionNotFoundError,
     StoreUnavailableError,
 )
-from turnwire_server.domain.event import Cancelled, Failed, Outcome
+from turnwire_server.domain.event import Cancelled, Event, Failed, Outcome, ToolResult
 from turnwire_server.domain.lifecycle import deadline_outcome
+from turnwire_server.domain.tool import ToolUse
 from turnwire_server.events.log import DecodeFrames
 from turnwire_server.events.snapshot import Fold
+from turnwire_server.runtime.checkpoint import decode_checkpoint, decode_outcome
 from turnwire_server.stores.base import SessionStore
 from turnwire_server.stores.lease import Claim, Ending, Fenced
 from turnwire_server.telemetry.logs import bound_to, logger
@@ -30,10 +34,19 @@ def decide_recovery(claim: Claim, *, is_overdue: bool) -> Outcome | None:
         return Cancelled()
     if is_overdue:
         return deadline_outcome(inference)
-    is_known = all(effect.outcome is not None for effect in claim.effects)
-    if is_known and inference.attempt + 1 < inference.attempts_max:
+    if not _has_unknown(claim) and inference.attempt + 1 < inference.attempts_max:
         return None
     return Failed(AttemptLostError(attempt=inference.attempt).failure())
+
+
+def _has_unknown(claim: Claim) -> bool:
+    """Whether it is not known what a tool did that must not be executed twice, or where to go on."""
+    try:
+        repeatable = {call.id for call in decode_checkpoint(claim.checkpoint).calls if call.is_idempotent}
+    except ValueError:
+        log.exception("the checkpoint of a lost attempt cannot be read")
+        return True
+    return any(effect.outcome is None and effect.call not in repeatable for effect in claim.effects)
 
 
 async def recover(store: SessionStore, claim: Claim, decode: DecodeFrames, *, is_overdue: bool) -> None:
@@ -73,7 +86,18 @@ async def _read(store: SessionStore, claim: Claim, decode: DecodeFrames, fold: F
         )
         for chunk in page.chunks:
             for event in decode(chunk.data):
-                fold.apply(event)
+                fold.apply(_complete(claim, event))
         if page.through_sequence >= page.head_sequence or page.through_sequence == after:
             return
         after = page.through_sequence
+
+
+def _complete(claim: Claim, event: Event) -> Event:
+    """Return an event with the outcome of a tool that was left out of it, for its size."""
+    if not isinstance(event.payload, ToolResult) or not event.payload.result_omitted:
+        return event
+    known = {effect.call: effect.outcome for effect in claim.effects}
+    outcome = known.get(event.entity)
+    if outcome is None:
+        return event
+    return replace(event, payload=ToolResult(ToolUse(event.entity, decode_outcome(outcome))))

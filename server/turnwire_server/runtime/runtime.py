@@ -1,26 +1,41 @@
 """The session runtime: what the rpcs do, without gRPC."""
 
-from collections.abc import AsyncGenerator
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from functools import partial
 
 from turnwire_server.domain.clock import Clock
-from turnwire_server.domain.errors import DrainingError, SessionNotFoundError, TooManyWatchersError
+from turnwire_server.domain.errors import (
+    DrainingError,
+    InferenceNotFoundError,
+    InferenceNotWaitingError,
+    PauseNotFoundError,
+    SessionNotFoundError,
+    TooManyWatchersError,
+)
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState, WaitUntil
 from turnwire_server.domain.profile import Profiles
-from turnwire_server.domain.session import NewSession, Session, SessionChange
+from turnwire_server.domain.session import NewSession, PauseAction, Session, SessionChange, StepMode
+from turnwire_server.domain.tool import ToolOutcome
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.fanout import Fanout
 from turnwire_server.events.folded_log import FrameCodec
+from turnwire_server.events.log import EncodeEvent
 from turnwire_server.events.patience import resolve
 from turnwire_server.events.subscription import Delivery, Subscription, subscribe
-from turnwire_server.runtime.admission import check_supported, decide_start
+from turnwire_server.runtime.admission import decide_start
+from turnwire_server.runtime.answers import CLIENT_ACTS, Answering, decide_answers, decide_release
+from turnwire_server.runtime.checkpoint import Pause, decode_checkpoint
 from turnwire_server.runtime.disconnect import Disconnects
+from turnwire_server.runtime.steps import inference_of
+from turnwire_server.runtime.structured_output import check_schema
 from turnwire_server.runtime.supervisor import Supervisor
-from turnwire_server.stores.base import SessionStore
-from turnwire_server.stores.start import Idempotency, StartCommand, Started
+from turnwire_server.stores.base import Amend, SessionStore
+from turnwire_server.stores.line import displaces
+from turnwire_server.stores.page import Page
+from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand, Started
 
 # The most waits that are held at a time. A further one returns the present state at once, which is an answer as well:
 # so waits never take the place of the rpcs that could end them.
@@ -44,8 +59,10 @@ class Runtime:
         profiles: Profiles,
         clock: Clock,
         mint: Mint,
+        encode: EncodeEvent,
         codec: FrameCodec,
         *,
+        queue_depth_max: int,
         heartbeat_seconds: float,
         watchers_max: int,
     ) -> None:
@@ -56,6 +73,8 @@ class Runtime:
         self._supervisor = supervisor
         self._clock = clock
         self._mint = mint
+        self._encode = encode
+        self._queue_depth_max = queue_depth_max
         self._codec = codec
         self._disconnects = Disconnects(partial(self.cancel, is_session=False), clock)
         self._heartbeat_seconds = heartbeat_seconds
@@ -72,12 +91,82 @@ class Runtime:
     async def start(self, command: StartCommand) -> Started:
         """Accept an inference and have it run. Errors: those of the rpc StartInference."""
         self.check_accepting()
-        check_supported(command)
-        decide = partial(decide_start, profiles=self.profiles)
+        check_schema(command.overrides.output_schema)
+        displaced: list[str] = []
+
+        def decide(command: StartCommand, state: SessionState) -> Admission:
+            displaced[:] = [first.inference_id for first in state.unfinished[:1] if displaces(command.conflict_policy)]
+            return decide_start(command, state, self.profiles, self._queue_depth_max)
+
         started = await resolve(self._clock, lambda: self.store.start(command, decide))
         if started.created:
+            for inference_id in displaced:
+                self._bus.publish(Hint(HintKind.CANCEL, inference_id))
             self._bus.publish(Hint(HintKind.QUEUED, started.inference.inference_id))
         return started
+
+    async def submit(
+        self, principal: str, inference_id: str, outcomes: Sequence[ToolOutcome], idempotency: Idempotency | None
+    ) -> tuple[Inference, tuple[str, ...]]:
+        """Take answers to tool calls; return the inference, and which calls are still pending.
+
+        Errors: those of the rpc SubmitToolResults.
+        """
+        self.check_accepting()
+        decide = partial(decide_answers, outcomes=outcomes, answering=self._answering())
+        inference = await self._amend(principal, inference_id, decide, idempotency)
+        if inference.state is not InferenceState.WAITING_FOR_TOOLS:
+            return inference, ()
+        page = await self.store.list_waiting(principal, inference.session_id, inference.state, 1, None)
+        calls = [
+            call.id
+            for waiting in page.items
+            if waiting.inference.inference_id == inference_id
+            for call in decode_checkpoint(waiting.checkpoint).pending(*CLIENT_ACTS)
+        ]
+        return inference, tuple(calls)
+
+    async def set_step_mode(self, principal: str, session_id: str, step_mode: StepMode | None) -> None:
+        """Turn step mode on or off. Errors: those of the rpc SetStepMode."""
+        self.check_accepting()
+        token = self._mint()
+        await resolve(self._clock, lambda: self.store.set_step_mode(principal, session_id, step_mode, token))
+        if step_mode is None:  # at most one inference of a session is active, and so at most one is paused
+            page = await self.store.list_waiting(principal, session_id, InferenceState.PAUSED, 1, None)
+            for waiting in page.items:
+                if pause := decode_checkpoint(waiting.checkpoint).pause:
+                    with suppress(PauseNotFoundError):  # released meanwhile
+                        await self.release_pause(principal, pause.id, PauseAction.CONTINUE)
+
+    async def list_pauses(
+        self, principal: str, session_id: str, limit: int, after: int | None
+    ) -> Page[tuple[Inference, Pause]]:
+        """Return the pauses of a session, or of all, the oldest first. Errors: those of the rpc ListPauses."""
+        page = await self.store.list_waiting(principal, session_id, InferenceState.PAUSED, limit, after)
+        found = [(waiting.inference, decode_checkpoint(waiting.checkpoint).pause) for waiting in page.items]
+        return Page(tuple((inference, pause) for inference, pause in found if pause), page.next)
+
+    async def release_pause(self, principal: str, pause: str, action: PauseAction) -> Inference:
+        """Release a pause. Errors: those of the rpc ReleasePause."""
+        self.check_accepting()
+        decide = partial(decide_release, pause_name=pause, action=action, answering=self._answering())
+        try:
+            return await self._amend(principal, inference_of(pause), decide, None)
+        except (InferenceNotFoundError, InferenceNotWaitingError):
+            raise PauseNotFoundError(pause=pause) from None
+
+    async def _amend(
+        self, principal: str, inference_id: str, decide: Amend, idempotency: Idempotency | None
+    ) -> Inference:
+        token = self._mint()
+        inference = await resolve(
+            self._clock, lambda: self.store.amend(principal, inference_id, token, decide, idempotency)
+        )
+        self._bus.publish(Hint(HintKind.QUEUED, inference_id))
+        return inference
+
+    def _answering(self) -> Answering:
+        return Answering(self._clock.now(), self._encode)
 
     async def wait(self, principal: str, inference_id: str, seconds: float, until: WaitUntil) -> Inference:
         """Return the inference once `until` is met, so many seconds have passed, or the server drains.
@@ -112,6 +201,18 @@ class Runtime:
         new, token = replace(new, session_id=new.session_id or self._mint()), self._mint()
         check = partial(self.profiles.get, new.profile) if new.profile else None
         return await resolve(self._clock, lambda: self.store.create_session(principal, new, token, idempotency, check))
+
+    async def fork_session(
+        self, principal: str, session_id: str, index: int | None, new: NewSession, idempotency: Idempotency | None
+    ) -> tuple[Session, bool]:
+        """Fork a session. Errors: those of the rpc ForkSession."""
+        self.check_accepting()
+        new, token = replace(new, session_id=new.session_id or self._mint()), self._mint()
+        check = partial(self.profiles.get, new.profile) if new.profile else None
+        return await resolve(
+            self._clock,
+            lambda: self.store.fork_session(principal, session_id, index, new, token, idempotency, check),
+        )
 
     async def update_session(
         self, principal: str, session_id: str, change: SessionChange, revision: int | None

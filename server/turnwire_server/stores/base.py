@@ -10,6 +10,8 @@ Rules that every implementation keeps, and that stores' one test suite checks:
 - An inference is written under its lease only: a call with another lease, or from another position, is Fenced and
   changes nothing.
 - At most one inference of a session is active; the schema itself enforces it.
+- However an inference ends, a turn of it that has snapshots gets one more, of the phase FINAL: with all blocks that it
+  has then, and with the iteration of the newest snapshot before. No caller brings that one.
 - A call that raises changed nothing, also when it raises for what cannot be encoded. Only after a StoreUnavailableError
   that is not definite it may have happened. Then it is sent again: **every call may be sent again**, as it was, until
   it answers. The second answer is the first one's, or what became of it since. That is what the ids and tokens are for
@@ -24,7 +26,7 @@ from typing import Protocol
 from turnwire_server.domain.event import Chunk, Outcome
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
-from turnwire_server.domain.turn import SnapshotPhase, Turn, TurnSnapshot, TurnView
+from turnwire_server.domain.turn import Block, SnapshotPhase, Turn, TurnSnapshot, TurnView
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.page import LogPage, Page, TurnPage
 from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
@@ -38,26 +40,23 @@ TOKEN_AGE_MIN = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An inference that is WAITING_FOR_TOOLS or PAUSED, what was committed with its last step, and what was amended."""
+    """An inference that is WAITING_FOR_TOOLS or PAUSED, and where it goes on: as committed, or as amended since."""
 
     inference: Inference
     checkpoint: bytes
-    effects: tuple[Effect, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
-    """What a client's answer changes of an inference that waits: a new checkpoint, outcomes, and encoded events.
-
-    An effect that is given replaces the one that is there.
+    """What a client's answer changes of an inference that waits: a new checkpoint, more blocks, and encoded events.
 
     `is_released`: there is nothing more to wait for, so it goes back to the line, as the first. `outcome`: it ends with
-    that instead.
+    that instead, a Failed or a Cancelled, after the events.
     """
 
     checkpoint: bytes
-    effects: tuple[Effect, ...] = ()
     events: tuple[bytes, ...] = ()
+    blocks: tuple[Block, ...] = ()
     is_released: bool = True
     outcome: Outcome | None = None
 
@@ -164,7 +163,9 @@ class SessionStore(Protocol):
     async def start(self, command: StartCommand, decide: Decide) -> Started:
         """Accept an inference: the idempotency gate, then existence, then `decide`, then QUEUED and its event.
 
-        What it displaces is told to cancel, and ends at once unless it is RUNNING.
+        With INTERRUPT and ROLLBACK it displaces what is active, or else what is first in line, and is the first then.
+        What it displaces is told to cancel, and ends at once unless it is RUNNING. With ROLLBACK it is for the parent
+        of that one, unless it names another: the one of its turn, or else the one that it was itself started for.
 
         Errors: those of create_session for a new session, SessionNotFoundError, TurnNotFoundError, what `decide`
         raises.
@@ -221,7 +222,8 @@ class SessionStore(Protocol):
     ) -> Inference:
         """Take an answer to an inference that is WAITING_FOR_TOOLS or PAUSED. `token`, minted by the caller, names it.
 
-        With `idempotency` the gate comes first, before the state is looked at: a repeat changes nothing.
+        With `idempotency` the gate comes first, before the state is looked at: a repeat changes nothing. A call that
+        raises leaves the key free.
 
         Errors: InferenceNotFoundError, IdempotencyKeyReusedError, InferenceNotWaitingError, what `decide` raises.
         """
@@ -230,14 +232,19 @@ class SessionStore(Protocol):
     async def list_waiting(
         self, principal: str, session_id: str, state: InferenceState, limit: int, after: int | None
     ) -> Page[Waiting]:
-        """Return the inferences in a waiting state, of one session or of all for an empty session_id, the oldest first.
+        """Return the inferences in one of the waiting states, of a session or of all for an empty session_id.
+
+        The oldest come first, behind the cursor `after`. Bounded as list_sessions is.
 
         Errors: SessionNotFoundError.
         """
         ...
 
     async def find_due(self, now: datetime, limit: int) -> tuple[Due, ...]:
-        """Return inferences that wait for their client and whose `Step.wake_time` has come, the longest due first."""
+        """Return inferences that wait for their client and whose `Step.wake_time` has come, the longest due first.
+
+        Cheap enough to be called several times a second, whatever waits.
+        """
         ...
 
     async def register(self, owner: str) -> None:
@@ -294,7 +301,7 @@ class SessionStore(Protocol):
 
         Where the inference would wait for its client and a cancel is requested, it ends instead.
 
-        Errors: Fenced.
+        Errors: Fenced; ValueError for a wait that no event tells of.
         """
         ...
 
@@ -310,6 +317,8 @@ class SessionStore(Protocol):
 
     async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
         """End a running inference: append `ending.events`, add its blocks, close its turn, tell the end.
+
+        The snapshot FINAL comes behind `ending.marks`, as it does for every end.
 
         Errors: Fenced.
         """
@@ -374,7 +383,9 @@ class SessionStore(Protocol):
     async def list_turn_snapshots(
         self, principal: str, inference_id: str, phase: SnapshotPhase | None, limit: int, after: int | None
     ) -> Page[TurnSnapshot]:
-        """Return the snapshots of an inference's turn, of one phase or of all, oldest first; bounded as in get_turn.
+        """Return the snapshots of an inference's turn, of one phase or of all: the oldest first, behind `after`.
+
+        Bounded as list_turns is: of a snapshot that does not fit in a page, the blocks are left out that do not.
 
         Errors: InferenceNotFoundError.
         """

@@ -66,8 +66,9 @@ class Step:
     """A step to commit: the blocks that it adds to the turn, its usage, and the encoded events not appended yet.
 
     `number` is one more than the number of committed steps. `then` is RUNNING, or WAITING_FOR_TOOLS or PAUSED: those
-    release the lease, and the last of the events tells of it; `wake_time` is when such a wait has lasted long enough.
-    `data` are all data of the turn from now on; None: as they were. `marks` are snapshots of the turn to keep.
+    release the lease, and the last of the events tells of it; `wake_time` is when such a wait has lasted long enough,
+    None: it may last. `data` are all data of the turn from now on; None: as they were. `marks` are snapshots of the
+    turn to keep, behind those that it has.
     """
 
     number: int

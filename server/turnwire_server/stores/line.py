@@ -6,18 +6,8 @@ from dataclasses import dataclass
 from turnwire_server.domain.inference import ConflictPolicy
 from turnwire_server.stores.start import StartCommand, Unfinished
 
-# The policies that displace what is active, and put the new inference first in line.
+# The policies that displace what is first in line, and put the new inference in its place.
 _DISPLACING = frozenset({ConflictPolicy.INTERRUPT, ConflictPolicy.ROLLBACK})
-
-
-@dataclass(frozen=True, slots=True)
-class InLine:
-    """An unfinished inference in a session's line. The active one comes first, the others by rank."""
-
-    unfinished: Unfinished
-    rank: int
-    parent: int | None
-    """The turn that its own turn was built on; None if that was built on nothing, or if it has no turn yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +18,23 @@ class Parent:
     index: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class InLine:
+    """An unfinished inference in a session's line. The active one comes first, the others by rank.
+
+    `parent` is what its turn was built on, or is to be built on if it has none yet.
+    """
+
+    unfinished: Unfinished
+    rank: int
+    parent: Parent
+
+
+def displaces(policy: ConflictPolicy) -> bool:
+    """Whether a start with this policy has the first in line cancelled."""
+    return policy in _DISPLACING
+
+
 def decide_rank(policy: ConflictPolicy, line: Sequence[InLine]) -> int:
     """Return the rank that puts a new inference where its policy says."""
     ranks = [place.rank for place in line] or [0]
@@ -35,10 +42,8 @@ def decide_rank(policy: ConflictPolicy, line: Sequence[InLine]) -> int:
 
 
 def find_displaced(policy: ConflictPolicy, line: Sequence[InLine]) -> InLine | None:
-    """Return the active inference that a start with this policy displaces, if there is one."""
-    if policy not in _DISPLACING:
-        return None
-    return next((place for place in line if place.unfinished.is_active), None)
+    """Return what a start with this policy displaces: the active inference, or else the first one in line, if any."""
+    return line[0] if line and policy in _DISPLACING else None
 
 
 def choose_parent(command: StartCommand, displaced: InLine | None) -> Parent:
@@ -46,5 +51,5 @@ def choose_parent(command: StartCommand, displaced: InLine | None) -> Parent:
     if command.parent is not None:
         return Parent(is_fixed=True, index=command.parent)
     if command.conflict_policy is ConflictPolicy.ROLLBACK and displaced:
-        return Parent(is_fixed=True, index=displaced.parent)
+        return displaced.parent
     return Parent(is_fixed=False)

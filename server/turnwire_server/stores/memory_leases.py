@@ -7,7 +7,7 @@ from turnwire_server.domain import lifecycle
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
-from turnwire_server.stores.intake import inference_bytes
+from turnwire_server.stores.intake import check_step, encode_map, inference_bytes
 from turnwire_server.stores.lease import (
     Claim,
     DeclaredDead,
@@ -106,12 +106,14 @@ def commit_step(state: State, lease: Lease, position: int, step: Step) -> HeldIn
     _check_position(held, position)
     if step.number != held.step + 1:
         raise Fenced
+    check_step(step)
     committed = lifecycle.commit(held.inference, step.usage, step.model, step.then)
     blocks = encoded_blocks(step.blocks, state.mint)
     inference_bytes(committed)
+    encode_map(step.data or {})
     held.inference = committed
-    held.blocks = [*held.blocks, *blocks]
-    held.step, held.checkpoint = step.number, step.checkpoint
+    held.extend([*held.blocks, *blocks], step)
+    held.step, held.checkpoint, held.wake_time = step.number, step.checkpoint, step.wake_time
     held.effects.clear()
     _append(state, held, step.events, None if step.then is InferenceState.RUNNING else step.then)
     held.holds_through = held.inference.last_sequence
@@ -157,6 +159,10 @@ def sweep(state: State, now: datetime) -> bool:
                 state.end(held, Ending(lifecycle.deadline_outcome(held.inference)))
         elif deadline + timedelta(seconds=OVERDUE_SECONDS) <= now and not held.was_lost:
             held.owner = held.lease = ""
+    for session in list(state.sessions.values()):
+        expire_time = session.session.expire_time
+        if expire_time is not None and expire_time <= now and not session.line():
+            state.drop(session)
     return False
 
 

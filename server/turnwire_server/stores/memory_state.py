@@ -14,13 +14,14 @@ from turnwire_server.domain.errors import (
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.domain.session import NewSession
-from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
+from turnwire_server.domain.session import NewSession, SessionOrigin
+from turnwire_server.domain.turn import Block, SnapshotMark, SnapshotPhase, Turn, TurnState, TurnView, inherit_data
 from turnwire_server.stores.base import TOKEN_AGE_MIN, Commit
 from turnwire_server.stores.intake import (
     IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
     block_content,
     complete_blocks,
+    encode_map,
     inference_bytes,
     new_session,
     session_bytes,
@@ -106,9 +107,11 @@ class State:
         """Return the log token of the session that was created with a token."""
         return f"{token}.{self._incarnation}"
 
-    def build_session(self, principal: str, new: NewSession, token: str) -> HeldSession:
+    def build_session(
+        self, principal: str, new: NewSession, token: str, origin: SessionOrigin | None = None
+    ) -> HeldSession:
         """Return a new session that is not kept yet. Errors: SessionAlreadyExistsError."""
-        session = new_session(new, self.log_of(token), self.mint, self.now())
+        session = new_session(new, self.log_of(token), self.mint, self.now(), origin)
         if (principal, session.session_id) in self.sessions:
             raise SessionAlreadyExistsError(session_id=session.session_id)
         session_bytes(session)
@@ -121,8 +124,12 @@ class State:
             session.inferences.append(inference)
             self.inferences[session.principal, inference.inference.inference_id] = inference
         if idempotency:
-            made = Made(idempotency.fingerprint, session, inference)
-            self._made[session.principal, idempotency.rpc, idempotency.key] = made
+            self.record(idempotency, session, inference)
+
+    def record(self, idempotency: Idempotency, session: HeldSession, inference: HeldInference | None) -> None:
+        """Record what the call with an idempotency key made."""
+        made = Made(idempotency.fingerprint, session, inference)
+        self._made[session.principal, idempotency.rpc, idempotency.key] = made
 
     def drop(self, session: HeldSession) -> None:
         """Cancel what has not ended of a session, then forget it and all that belongs to it."""
@@ -134,8 +141,10 @@ class State:
         del self.sessions[session.principal, session.session.session_id]
         for held in session.inferences:
             del self.inferences[session.principal, held.inference.inference_id]
-        chunks = tuple(chunk for commit in self.commits for chunk in commit.chunks)
-        self.commits = [Commit(session.principal, session.session.session_id, chunks, is_deleted=True)]
+        name = session.principal, session.session.session_id
+        own = [commit for commit in self.commits if (commit.principal, commit.session_id) == name]
+        self.commits = [commit for commit in self.commits if commit not in own]
+        self.commits.append(Commit(*name, tuple(chunk for commit in own for chunk in commit.chunks), is_deleted=True))
 
     def build_turn(self, held: HeldInference) -> HeldTurn:
         """Return the turn of an inference that runs for the first time, not kept yet."""
@@ -195,9 +204,13 @@ class State:
         if not requested.state.is_terminal and (requested.state is not InferenceState.RUNNING):
             self.end(held, Ending(Cancelled()))
 
-    def end(self, held: HeldInference, ending: Ending) -> None:
-        """End an inference and close its turn; its input goes with it if it has none."""
+    def end(self, held: HeldInference, ending: Ending, before: Sequence[bytes] = ()) -> None:
+        """End an inference and close its turn; its input goes with it if it has none.
+
+        `before`: events to append first that do not count in its position.
+        """
         now = self.now()
+        encode_map(ending.data or {})
         blocks = [*held.blocks, *encoded_blocks(ending.blocks, self.mint)]
         block_count = held.turn.turn.inherited_block_count + len(blocks) if held.turn else 0
         ended = lifecycle.end(
@@ -205,13 +218,15 @@ class State:
             ending.outcome,
             ending.usage,
             now,
-            event_count=held.event_count + len(ending.events),
+            event_count=held.event_count + len(before) + len(ending.events),
             block_count=block_count,
             model=ending.model,
         )
-        self.move(held, ended, ending.events)
+        self.move(held, ended, (*before, *ending.events))
         held.position += len(ending.events)
-        held.blocks = blocks
+        held.extend(blocks, ending)
+        if held.marks:
+            held.marks.append(SnapshotMark(SnapshotPhase.FINAL, held.marks[-1].iteration, block_count, now))
         held.effects.clear()
         if held.turn:
             held.turn.turn = replace(held.turn.turn, state=TurnState.CLOSED, close_time=now)

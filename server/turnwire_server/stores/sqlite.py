@@ -16,20 +16,23 @@ from typing import TypeVar
 from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.domain.session import NewSession, Session, SessionChange
-from turnwire_server.domain.turn import Turn, TurnView
+from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
+from turnwire_server.domain.turn import SnapshotPhase, Turn, TurnSnapshot, TurnView
 from turnwire_server.stores import sqlite_inferences as inferences
 from turnwire_server.stores import sqlite_leases as leases
 from turnwire_server.stores import sqlite_log as log
 from turnwire_server.stores import sqlite_sessions as sessions
 from turnwire_server.stores import sqlite_turns as turns
-from turnwire_server.stores.base import Amend, Base, OnCommit
+from turnwire_server.stores import sqlite_waits as waits
+from turnwire_server.stores.base import Amend, Base, Due, OnCommit, Retired, Waiting
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.page import LogPage, Page, TurnPage
-from turnwire_server.stores.sqlite_deletion import delete_session, purge
+from turnwire_server.stores.sqlite_deletion import delete_session, expire_sessions, purge
 from turnwire_server.stores.sqlite_fault import explain, read_anew, unavailable
 from turnwire_server.stores.sqlite_file import FileLock, OpenFiles, StoreOpenError, Synchronous, connect, create
+from turnwire_server.stores.sqlite_forks import fork_session
 from turnwire_server.stores.sqlite_migration import check_file, migrate, read_scripts
+from turnwire_server.stores.sqlite_snapshots import list_turn_snapshots
 from turnwire_server.stores.sqlite_writer import CLOSED, GroupCommitWriter, Operation, Transaction
 from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
 
@@ -121,6 +124,21 @@ class SqliteSessionStore:
         """See SessionStore. `decide` is called on the writer's thread."""
         return await self._write(lambda tx: inferences.start(tx, command, decide))
 
+    async def fork_session(
+        self,
+        principal: str,
+        session_id: str,
+        index: int | None,
+        new: NewSession,
+        token: str,
+        idempotency: Idempotency | None,
+        check: Callable[[], object] | None = None,
+    ) -> tuple[Session, bool]:
+        """See SessionStore. `check` is called on the writer's thread."""
+        return await self._write(
+            lambda tx: fork_session(tx, principal, session_id, index, new, token, idempotency, check)
+        )
+
     async def get_first_in_line(self, principal: str, session_id: str) -> Inference:
         """See SessionStore."""
         return await self._read(lambda db: inferences.get_first_in_line(db, principal, session_id))
@@ -129,9 +147,30 @@ class SqliteSessionStore:
         """See SessionStore."""
         return await self._write(lambda tx: inferences.request_cancel(tx, principal, inference_id, reason))
 
-    async def amend(self, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
+    async def set_step_mode(self, principal: str, session_id: str, step_mode: StepMode | None, token: str) -> Session:
+        """See SessionStore."""
+        return await self._write(lambda tx: sessions.set_step_mode(tx, principal, session_id, step_mode, token))
+
+    async def amend(
+        self,
+        principal: str,
+        inference_id: str,
+        token: str,
+        decide: Amend,
+        idempotency: Idempotency | None = None,
+    ) -> Inference:
         """See SessionStore. `decide` is called on the writer's thread."""
-        return await self._write(lambda tx: inferences.amend(tx, principal, inference_id, token, decide))
+        return await self._write(lambda tx: waits.amend(tx, principal, inference_id, token, decide, idempotency))
+
+    async def list_waiting(
+        self, principal: str, session_id: str, state: InferenceState, limit: int, after: int | None
+    ) -> Page[Waiting]:
+        """See SessionStore."""
+        return await self._read(lambda db: waits.list_waiting(db, principal, session_id, state, limit, after))
+
+    async def find_due(self, now: datetime, limit: int) -> tuple[Due, ...]:
+        """See SessionStore."""
+        return await self._read(lambda db: waits.find_due(db, now, limit))
 
     async def register(self, owner: str) -> None:
         """See SessionStore. Owners of earlier processes are dead: the lock says that there is no other process now."""
@@ -206,6 +245,20 @@ class SqliteSessionStore:
         """See SessionStore."""
         await self._write(lambda tx: log.compact(tx, principal, session_id, base))
 
+    async def list_turn_snapshots(
+        self, principal: str, inference_id: str, phase: SnapshotPhase | None, limit: int, after: int | None
+    ) -> Page[TurnSnapshot]:
+        """See SessionStore."""
+        return await self._read(
+            lambda db: list_turn_snapshots(
+                db, inferences.load_inference(db, principal, inference_id), phase, limit, after
+            )
+        )
+
+    async def find_retired(self, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+        """See SessionStore."""
+        return await self._read(lambda db: log.find_retired(db, ended_before, limit))
+
     async def get_turn(
         self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int
     ) -> TurnPage:
@@ -260,8 +313,8 @@ class SqliteSessionStore:
 
 def _sweep(tx: Transaction, now: datetime) -> bool:
     sessions.forget_keys(tx)
-    has_more = leases.expire(tx, now)
-    return purge(tx) or has_more
+    has_more = [leases.expire(tx, now), expire_sessions(tx, now), purge(tx)]
+    return any(has_more)
 
 
 def _open_files(

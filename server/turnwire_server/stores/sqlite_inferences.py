@@ -10,16 +10,14 @@ from dataclasses import replace
 from turnwire_server.domain import lifecycle
 from turnwire_server.domain.errors import (
     InferenceNotFoundError,
-    InferenceNotWaitingError,
     NoActiveInferenceError,
     SessionNotFoundError,
     TurnNotFoundError,
 )
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import WAITING_STATES, Inference, InferenceState
-from turnwire_server.stores.base import Amend, Waiting
 from turnwire_server.stores.intake import encode_map, inference_bytes, new_inference
-from turnwire_server.stores.lease import Effect, Ending
+from turnwire_server.stores.lease import Effect, Ending, Step
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
 from turnwire_server.stores.page import Page, take_listing
 from turnwire_server.stores.sqlite_rows import (
@@ -28,6 +26,7 @@ from turnwire_server.stores.sqlite_rows import (
     encode_overrides,
     inference_from_row,
     inference_to_columns,
+    optional_micros,
     to_micros,
 )
 from turnwire_server.stores.sqlite_sessions import (
@@ -38,7 +37,8 @@ from turnwire_server.stores.sqlite_sessions import (
     record_creation,
     use_token,
 )
-from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, find_turn
+from turnwire_server.stores.sqlite_snapshots import add_final_mark, add_marks
+from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, find_turn, replace_data
 from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.stores.start import Decide, SessionState, StartCommand, Started, Unfinished
 from turnwire_server.wire.event import encode_event
@@ -49,9 +49,18 @@ KEYS_IN_LINE = """
     UNION SELECT key FROM inference INDEXED BY inference_line WHERE session = :session AND state = 1"""
 
 _SELECT_LINE = f"""
-    SELECT i.inference_id, i.state, i.is_active, i.rank, t.parent
-    FROM inference i LEFT JOIN turn t ON t.inference = i.key
+    SELECT i.inference_id, i.state, i.is_active, i.rank,
+        iif(t.inference IS NULL, c.is_parent_fixed, 1) AS is_parent_fixed,
+        iif(t.inference IS NULL, c.parent, t.parent) AS parent
+    FROM inference i JOIN command c ON c.inference = i.key LEFT JOIN turn t ON t.inference = i.key
     WHERE i.key IN ({KEYS_IN_LINE}) ORDER BY i.is_active DESC, i.rank"""
+
+
+# What an end changes of its session: when that expires, and when the first part of its log is over.
+_RENEW_SESSION = """
+    UPDATE session SET expire_time = :now + ttl, due_time = :now + ttl, retire_time = iif(
+        :first = coalesce((SELECT through_sequence FROM base WHERE session = :session), 0) + 1, :now, retire_time
+    ) WHERE key = :session"""
 
 
 def find_inference(connection: sqlite3.Connection, principal: str, inference_id: str) -> InferenceRow | None:
@@ -146,25 +155,6 @@ def request_cancel(tx: Transaction, principal: str, inference_id: str, reason: s
     return cancel(tx, load_inference(tx.connection, principal, inference_id), reason)
 
 
-def amend(tx: Transaction, principal: str, inference_id: str, token: str, decide: Amend) -> Inference:
-    """See SessionStore."""
-    row = load_inference(tx.connection, principal, inference_id)
-    if not use_token(tx, token):
-        return row.inference
-    if row.inference.state not in WAITING_STATES:
-        raise InferenceNotWaitingError(inference_id=inference_id, state=row.inference.state.name)
-    checkpoint, effects = read_checkpoint(tx.connection, row.key), read_effects(tx.connection, row.key)
-    amendment = decide(Waiting(row.inference, checkpoint, effects))
-    write_checkpoint(tx, row.key, amendment.checkpoint)
-    for effect in amendment.effects:
-        write_effect(tx, row.key, effect)
-    if not amendment.is_released:
-        return write(tx, row, row.inference, (), None, amendment.events)
-    released = lifecycle.release(row.inference, tx.now())
-    bodies = (*amendment.events, *map(encode_event, released.events))
-    return write(tx, row, released.inference, (), released.inference.state, bodies)
-
-
 def list_unfinished(connection: sqlite3.Connection, session: int) -> list[InferenceRow]:
     """Return the inferences of a session that have not ended, the active one first, then the others by rank."""
     query = f"{SELECT_INFERENCE} WHERE i.key IN ({KEYS_IN_LINE}) ORDER BY i.is_active DESC, i.rank"
@@ -215,7 +205,7 @@ def _read_line(connection: sqlite3.Connection, session: int) -> list[InLine]:
         InLine(
             Unfinished(row["inference_id"], InferenceState(row["state"]), bool(row["is_active"])),
             row["rank"],
-            row["parent"],
+            Parent(bool(row["is_parent_fixed"]), row["parent"]),
         )
         for row in connection.execute(_SELECT_LINE, {"session": session})
     ]
@@ -260,22 +250,33 @@ def cancel(tx: Transaction, row: InferenceRow, reason: str) -> Inference:
     return end(tx, replace(row, inference=requested), Ending(Cancelled()))
 
 
+def extend_turn(tx: Transaction, row: InferenceRow, more: Step | Ending) -> int:
+    """Add to the turn of an inference what a step or an ending has for it; return how many blocks it adds by now."""
+    if more.data is not None:
+        replace_data(tx, row, more.data)
+    add_marks(tx, row.key, more.marks)
+    return add_blocks(tx, row.principal, row.key, row.block_count, more.blocks)
+
+
 def end(tx: Transaction, row: InferenceRow, ending: Ending) -> Inference:
     """End an inference and close its turn; its input goes with it if it has none."""
     now = tx.now()
-    own_count = add_blocks(tx, row.principal, row.key, row.block_count, ending.blocks)
+    block_count = close_turn(tx, row, extend_turn(tx, row, ending), now)
+    add_final_mark(tx, row.key, block_count, now)
     ended = lifecycle.end(
         row.inference,
         ending.outcome,
         ending.usage,
         now,
         event_count=row.event_count + len(ending.events),
-        block_count=close_turn(tx, row, own_count, now),
+        block_count=block_count,
         model=ending.model,
     )
     for table in ("command", "checkpoint", "effect"):
         tx.connection.execute(f"DELETE FROM {table} WHERE inference = ?", (row.key,))
-    tx.connection.execute("UPDATE session SET expire_time = ? + ttl WHERE key = ?", (to_micros(now), row.session))
+    tx.connection.execute(
+        _RENEW_SESSION, {"now": to_micros(now), "first": row.inference.first_sequence, "session": row.session}
+    )
     return move(tx, row, ended, ending.events)
 
 
@@ -307,7 +308,7 @@ def write(
     tx.connection.execute(
         "UPDATE inference SET state = ?, is_active = ?, deadline = ?, cancel_requested = ?, record = ?,"
         " position = position + ?, event_count = event_count + ?, first_sequence = ?, last_sequence = ?,"
-        " holds_through = ? WHERE key = ?",
+        " holds_through = ?, wake = iif(?, wake, NULL), end_time = ? WHERE key = ?",
         (
             *inference_to_columns(inference),
             len(leased),
@@ -315,6 +316,8 @@ def write(
             inference.first_sequence,
             inference.last_sequence,
             inference.last_sequence,
+            inference.state in WAITING_STATES,
+            optional_micros(inference.end_time),
             row.key,
         ),
     )

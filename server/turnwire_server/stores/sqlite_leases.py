@@ -14,9 +14,11 @@ from turnwire_server.domain import lifecycle
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
+from turnwire_server.stores.intake import check_step
 from turnwire_server.stores.lease import Claim, DeclaredDead, Effect, Ending, Fenced, Heartbeat, Lease, Running, Step
 from turnwire_server.stores.sqlite_inferences import (
     end,
+    extend_turn,
     find_inference,
     move,
     read_checkpoint,
@@ -32,9 +34,10 @@ from turnwire_server.stores.sqlite_rows import (
     InferenceRow,
     decode_overrides,
     inference_from_row,
+    optional_micros,
     to_micros,
 )
-from turnwire_server.stores.sqlite_turns import add_blocks, open_turn
+from turnwire_server.stores.sqlite_turns import open_turn
 from turnwire_server.stores.sqlite_writer import Transaction
 
 # How many inferences one sweep ends, so that it never keeps the store for long.
@@ -196,11 +199,15 @@ def commit_step(tx: Transaction, lease: Lease, position: int, step: Step) -> Inf
     _check_place(row, position)
     if row.step != step.number - 1:
         raise Fenced
+    check_step(step)
     committed = lifecycle.commit(row.inference, step.usage, step.model, step.then)
-    add_blocks(tx, row.principal, row.key, row.block_count, step.blocks)
+    extend_turn(tx, row, step)
     settle_effects(tx, row.key)
     write_checkpoint(tx, row.key, step.checkpoint)
-    tx.connection.execute("UPDATE inference SET step = ? WHERE key = ?", (step.number, row.key))
+    # The wake time stays only if it waits now: write() sees to that.
+    tx.connection.execute(
+        "UPDATE inference SET step = ?, wake = ? WHERE key = ?", (step.number, optional_micros(step.wake_time), row.key)
+    )
     inference = write(tx, row, committed, step.events, None if step.then is InferenceState.RUNNING else step.then)
     return _heed_cancel(tx, lease, inference)
 
@@ -241,12 +248,13 @@ def _check_lives(tx: Transaction, owner: str) -> None:
 
 def _lease(tx: Transaction, row: InferenceRow, owner: str, token: str) -> Claim:
     is_lost = row.inference.state is InferenceState.RUNNING
-    if not is_lost:
-        row = _begin(tx, row)
+    # Before it is RUNNING: its last lease may have had a token that came late and is another one's now.
     tx.connection.execute(
         "UPDATE inference SET owner = ?, lease = ?, was_lost = ?, is_handed_back = 0 WHERE key = ?",
         (owner, token, is_lost, row.key),
     )
+    if not is_lost:
+        row = _begin(tx, row)
     return _read_claim(tx.connection, replace(row, lease=token, was_lost=is_lost))
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from turnwire.v1 import inference_pb2 as pb
-from turnwire_server.domain.inference import Inference, Overrides
-from turnwire_server.domain.session import InferenceRef, Session
+from turnwire_server.domain.inference import Inference, InferenceConfig, Overrides
+from turnwire_server.domain.session import InferenceRef, PauseAction, Session, SessionOrigin, StepMode
 from turnwire_server.stores.intake import decode_map
 from turnwire_server.wire import inference as wire_inference
 
@@ -15,7 +15,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 SELECT_SESSION = """
-    SELECT s.*, d.display_name, d.profile, d.metadata,
+    SELECT s.*, d.display_name, d.profile, d.metadata, d.config, d.step_deadline, d.step_action, d.origin,
         s.log || '.' || (SELECT value FROM meta WHERE name = 'incarnation') AS log_token,
         (SELECT json_group_object(name, value) FROM label WHERE session = s.key) AS labels,
         (SELECT inference_id FROM inference WHERE session = s.key AND is_active = 1) AS active,
@@ -90,7 +90,21 @@ def session_from_row(row: sqlite3.Row) -> Session:
         head_sequence=row["head_sequence"],
         active=InferenceRef(row["session_id"], active) if active else None,
         queued_count=row["queued_count"],
+        step_mode=_step_mode_from_row(row),
+        config=wire_inference.config_from_proto(pb.InferenceConfig.FromString(row["config"])),
+        origin=None if row["origin"] is None else SessionOrigin(row["origin"], row["trunk_index"]),
     )
+
+
+def step_mode_to_columns(step_mode: StepMode | None) -> tuple[int | None, int | None]:
+    """Return what the columns step_deadline and step_action have."""
+    return (step_mode.deadline // _MICROSECOND, int(step_mode.deadline_action)) if step_mode else (None, None)
+
+
+def _step_mode_from_row(row: sqlite3.Row) -> StepMode | None:
+    if row["step_action"] is None:
+        return None
+    return StepMode(row["step_deadline"] * _MICROSECOND, PauseAction(row["step_action"]))
 
 
 def inference_from_row(row: sqlite3.Row) -> InferenceRow:
@@ -126,6 +140,11 @@ def inference_to_columns(inference: Inference) -> tuple[int, bool, int | None, b
         inference.cancel_requested_time is not None,
         wire_inference.to_proto(inference).SerializeToString(),
     )
+
+
+def encode_config(config: InferenceConfig) -> bytes:
+    """Return the bytes of a configuration."""
+    return wire_inference.config_to_proto(config).SerializeToString()
 
 
 def encode_overrides(overrides: Overrides) -> bytes:

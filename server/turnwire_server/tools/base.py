@@ -67,6 +67,11 @@ class ServerTool(Protocol):
 class ToolSource(Protocol):
     """Where tools come from."""
 
+    @property
+    def name(self) -> str:
+        """What errors and logs call it."""
+        ...
+
     async def list_tools(self) -> Sequence[ServerTool]:
         """Return its tools, as they are now. Errors: domain.errors.ToolsUnavailableError."""
         ...

@@ -1,6 +1,9 @@
 """Tools, calls and outcomes, to and from protobuf."""
 
+from collections.abc import Iterable
+
 from turnwire.v1 import tool_pb2 as pb
+from turnwire_server.domain.errors import InvalidFieldError, Violation
 from turnwire_server.domain.tool import (
     Tool,
     ToolApproval,
@@ -11,6 +14,7 @@ from turnwire_server.domain.tool import (
     ToolPlacement,
     ToolUse,
 )
+from turnwire_server.wire import json_text
 
 
 def to_proto(tool: Tool) -> pb.Tool:
@@ -83,6 +87,26 @@ def outcome_from_proto(message: pb.ToolOutcome) -> ToolOutcome:
             return ToolOutcome(message.tool_call, ToolDenial(message.denied.reason))
         case "result" | None:
             return ToolOutcome(message.tool_call, message.result)
+
+
+def outcomes_from_proto(messages: Iterable[pb.ToolOutcome], path: str) -> tuple[ToolOutcome, ...]:
+    """Return a client's answers, one per call; `path` is the field of the request that has them.
+
+    Errors: InvalidFieldError for what the rules in the contract's options cannot say.
+    """
+    violations: list[Violation] = []
+    outcomes = tuple(map(outcome_from_proto, messages))
+    for position, each in enumerate(outcomes):
+        place = f"{path}[{position}]"
+        if isinstance(each.outcome, str):
+            violations += json_text.value_violations(f"{place}.result", each.outcome)
+        if isinstance(each.outcome, ToolApproval):
+            violations += json_text.object_violations(f"{place}.approved.args", each.outcome.args)
+        if each.tool_call in {before.tool_call for before in outcomes[:position]}:
+            violations.append(Violation(f"{place}.tool_call", "must be unique", "outcomes.unique"))
+    if violations:
+        raise InvalidFieldError(*violations)
+    return outcomes
 
 
 def _error_to_proto(error: ToolError) -> pb.ToolError:

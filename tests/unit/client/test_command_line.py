@@ -9,6 +9,8 @@ from importlib.metadata import version
 
 import pytest
 
+from turnwire.v1.engine_pb2 import Profile, ProfileSource
+from turnwire.v1.inference_pb2 import InferenceConfig
 from turnwire.v1.inference_service_pb2 import StartInferenceRequest, SubscribeEventsRequest
 from turnwire_client import Client
 from turnwire_client.testing import FakeServer
@@ -56,6 +58,7 @@ WRONG = [
     ["cancel", "--session", ""],
     ["turns", "show", "s", "99999999999"],
     ["sessions", "list", "--limit", "0"],
+    ["profiles", "show", ""],
 ]
 
 
@@ -218,3 +221,72 @@ async def test_how_an_inference_ended_is_an_error_object_as_well(fake: FakeServe
     inference_id = json.loads(written)["inference"]["inference_id"]
     code, _, told = await turnwire("wait", inference_id, "--timeout", "0", "--json", target=fake.target)
     assert (code, error_of(told)["code"]) == (6, "DEADLINE_EXCEEDED")
+
+
+async def test_a_profile_is_shown() -> None:
+    async with FakeServer() as fake:
+        fake.add_profile(
+            Profile(
+                name="careful",
+                version=3,
+                description="takes its time",
+                engine="fake",
+                config=InferenceConfig(model="m"),
+                middleware=["log_calls", "system_prompt"],
+                tools=["add"],
+                is_default=True,
+                lineage=[
+                    ProfileSource(profile="base", version=2, source="shared.yaml"),
+                    ProfileSource(profile="careful", version=3, source="own.yaml"),
+                ],
+                settings='{"engine": "fake", "engine_options": {"key": "***"}}',
+                overrides=["model"],
+            )
+        )
+        code, written, told = await turnwire("profiles", "show", target=fake.target)
+        assert (code, told) == (0, "")
+        assert written == (
+            "profile      careful (the default)\n"
+            "version      3\n"
+            "description  takes its time\n"
+            "engine       fake\n"
+            "model        m\n"
+            "can          -\n"
+            "middleware   log_calls, system_prompt\n"
+            "tools        add\n"
+            "overrides    model\n"
+            "made of      base 2 (shared.yaml) -> careful 3 (own.yaml)\n"
+            "\n"
+            "settings\n"
+            '{\n  "engine": "fake",\n  "engine_options": {\n    "key": "***"\n  }\n}\n'
+        )
+        code, written, _ = await turnwire("profiles", "show", "careful", "--json", target=fake.target)
+        assert (code, json.loads(written)["profile"]["overrides"]) == (0, ["model"])
+        code, written, _ = await turnwire("profiles", "list", target=fake.target)
+        assert [line.split() for line in written.splitlines()] == [
+            ["PROFILE", "VERSION", "DEFAULT", "ENGINE", "MODEL", "DESCRIPTION"],
+            ["careful", "3", "default", "fake", "m", "takes", "its", "time"],
+            ["fake", "1", "-", "fake", "-"],
+        ]
+        code, written, _ = await turnwire("profiles", "list", "--json", target=fake.target)
+        assert [each["name"] for each in json.loads(written)["profiles"]] == ["careful", "fake"]
+
+
+async def test_the_engines_are_shown() -> None:
+    async with FakeServer() as fake:
+        code, written, _ = await turnwire("engines", target=fake.target)
+        assert code == 0
+        assert written.splitlines() == [
+            "ENGINE  CAN                   DESCRIPTION",
+            "fake    streaming, reasoning  as told",
+        ]
+        code, written, _ = await turnwire("engines", "--json", target=fake.target)
+        assert json.loads(written)["engines"][0]["capabilities"]["tools"] is False
+
+
+async def test_a_profile_that_is_not_there_is_told_with_where_to_look() -> None:
+    async with FakeServer() as fake:
+        code, _, told = await turnwire("profiles", "show", "nope", target=fake.target)
+        assert code == 1
+        assert "PROFILE_NOT_FOUND" in told
+        assert "profiles list" in told

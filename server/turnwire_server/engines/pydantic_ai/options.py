@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from turnwire_server.domain.errors import EngineOptionsInvalidError, EngineUnauthenticatedError
+from turnwire_server.domain.profile import EngineInfo
 
 ENGINE = "pydantic_ai"
+INFO = EngineInfo(ENGINE, "OpenAI, Anthropic, Gemini, and every OpenAI-compatible server")
 
 IDLE_SECONDS_MAX = 300.0
 CONNECT_SECONDS_MAX = 10.0

@@ -1,7 +1,7 @@
 """What an engine is shown of a turn."""
 
 from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
-from turnwire_server.domain.turn import Block, BlockStatus, LlmText, System, User
+from turnwire_server.domain.turn import Block, BlockStatus, LlmText, User
 from turnwire_server.runtime.engine_view import engine_view
 
 USER = Block("u", User("hello"))
@@ -20,26 +20,24 @@ def _made_up(name: str) -> Block:
     return Block("", ToolUse(name, ToolError("the tool was not executed", "not_executed")), "tool")
 
 
-def test_the_instruction_of_the_profile_comes_first_and_once() -> None:
-    instruction = Block("", System("be kind"), "system")
-    assert engine_view((USER,), "be kind") == (instruction, USER)
-    assert engine_view((USER,), "") == (USER,)
-    own = Block("own", System("be kind"))
-    assert engine_view((own, USER), "be kind") == (own, USER)
-
-
 def test_no_tool_call_is_left_unanswered() -> None:
     a, b = _call("a"), _call("b")
-    assert engine_view((USER, a, b, TEXT), "") == (USER, a, b, _made_up("a"), _made_up("b"), TEXT)
-    assert engine_view((USER, a, b, _use("a")), "") == (USER, a, b, _made_up("b"), _use("a"))
-    assert engine_view((a,), "") == (a, _made_up("a"))
-    assert engine_view((a, _use("a"), TEXT), "") == (a, _use("a"), TEXT)
+    assert engine_view((USER, a, b, TEXT)) == (USER, a, b, _made_up("a"), _made_up("b"), TEXT)
+    assert engine_view((USER, a, b, _use("a"))) == (USER, a, b, _made_up("b"), _use("a"))
+    assert engine_view((a,)) == (a, _made_up("a"))
+    assert engine_view((a, _use("a"), TEXT)) == (a, _use("a"), TEXT)
 
 
 def test_an_answer_to_nothing_is_not_shown() -> None:
-    assert engine_view((_use("a"), USER, _call("a"), _use("a")), "") == (USER, _call("a"), _use("a"))
+    assert engine_view((_use("a"), USER, _call("a"), _use("a"))) == (USER, _call("a"), _use("a"))
 
 
 def test_a_call_whose_arguments_were_cut_is_not_shown() -> None:
     cut = Block("c", ToolCall("c", "tool", '{"a'), status=BlockStatus.INCOMPLETE)
-    assert engine_view((USER, cut, TEXT), "") == (USER, TEXT)
+    assert engine_view((USER, cut, TEXT)) == (USER, TEXT)
+
+
+def test_names_of_calls_may_come_again_in_another_turn() -> None:
+    again = _call("a")
+    assert engine_view((_call("a"), _use("a"), TEXT, again)) == (_call("a"), _use("a"), TEXT, again, _made_up("a"))
+    assert engine_view((_call("a"), TEXT, again, _use("a"))) == (_call("a"), _made_up("a"), TEXT, again, _use("a"))

@@ -1,0 +1,1 @@
+"""What an operator says: the settings of a server, and its profiles."""
