@@ -337,7 +337,9 @@ class Attempt:
         """Return for how long nothing has to happen; None: for ever."""
         waits = [] if (left := self._seconds_left()) is None else [left]
         if self._heard_time is not None:
-            waits.append(self._heard_time + self._ports.silence_seconds_max - self._ports.clock.monotonic())
+            now = self._ports.clock.monotonic()
+            since = self._heard_time if self._record.log.has_room else now  # else it is the store that is waited for
+            waits.append(since + self._ports.silence_seconds_max - now)
         return max(0.0, min(waits)) if waits else None
 
     def _watch(self) -> None:
