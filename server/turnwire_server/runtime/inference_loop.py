@@ -220,7 +220,7 @@ class Attempt:
         """Execute a batch; return why the inference or the attempt ends with it, None if it goes on."""
         batch.begin()
         while not batch.is_done and not self._stop.done() and not self._has_lost_log():
-            await batch.launch()
+            await batch.launch(self._stop.done)
             await self._wait({*batch.running})
             await batch.gather()
         outcome = self._stop.result() if self._stop.done() else None
