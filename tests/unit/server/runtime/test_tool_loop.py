@@ -349,6 +349,22 @@ async def test_no_tool_begins_once_a_cancel_was_requested() -> None:
         assert (write.calls, await world.outcomes()) == ([], {})
 
 
+async def test_of_a_tool_whose_attempt_was_lost_it_is_told_that_nobody_knows_what_it_did() -> None:
+    gate, shared = Gate(), Shared()
+    world = AgentWorld(Gadget("write", gate), Gadget("look"), store=shared)
+    async with world.at_work():
+        started = await world.start(script([call("look"), call("write")], [say("never")]), attempts_max=9)
+        await world.told(started, ToolResult)
+        await gate.begun.wait()
+        [running] = (await shared.store.heartbeat(world.supervisor.owner)).running
+        await shared.store.revoke(world.supervisor.owner, [running.token])
+        ended = await world.wait(started)
+        assert (ended.state, ended.error and ended.error.reason) == (FAILED, "ATTEMPT_LOST")
+        assert await world.outcomes() == {"call_1": "{}", "call_2": "unknown_outcome"}
+        story = ["ToolResult", "ToolDone", "ToolResult", "ToolDone", "TurnClosed", "InferenceFinished"]
+        assert (await world.names(ended))[-6:] == story
+
+
 async def test_a_tool_that_was_not_begun_is_executed_after_a_hand_back() -> None:
     write, shared = Gadget("write"), Shared()
     world = AgentWorld(write, store=shared)
