@@ -223,7 +223,7 @@ class Attempt:
         """Execute a batch; return why the inference or the attempt ends with it, None if it goes on."""
         batch.begin()
         while not batch.is_done and not self._stop.done() and not self._has_lost_log():
-            await batch.launch()
+            await batch.launch(self._stop.done)
             await self._wait({*batch.running})
             await batch.gather()
         outcome = self._stop.result() if self._stop.done() else None
@@ -295,7 +295,8 @@ class Attempt:
         ends: set[asyncio.Future[Any]] = {*work, self._stop}
         if self._pump:
             ends.add(self._pump)
-        await asyncio.wait(ends, timeout=self._watchdog.patience_left(), return_when=asyncio.FIRST_COMPLETED)
+        patience = self._watchdog.patience_left(is_engine_held_up=not self._record.log.has_room)
+        await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         self._watch()
 
     def _has_lost_log(self) -> bool:
