@@ -455,6 +455,14 @@ async def test_how_often_output_is_sent_back_is_the_profiles_to_say() -> None:
         assert ended.state is SUCCEEDED
 
 
+async def test_output_is_not_sent_back_when_no_engine_call_is_left() -> None:
+    schema = Overrides(InferenceConfig(iterations_max=2), output_schema='{"type":"integer"}')
+    async with AgentWorld(Gadget("look")).at_work() as world:
+        ended = await world.wait(await world.start(script([call("look")], [say("x")], [say("1")]), overrides=schema))
+        assert (ended.state, ended.error and ended.error.reason) == (FAILED, "OUTPUT_INVALID")
+        assert (await world.turn()).blocks[-1].kind == LlmText("x")
+
+
 async def test_snapshots_tell_the_turn_between_the_phases() -> None:
     async with AgentWorld(Gadget("look")).at_work() as world:
         overrides = Overrides(record_snapshots=True)
