@@ -41,6 +41,7 @@ class Sweeper:
         self._may_sweep = may_sweep
         self._codec = codec
         self._retention = retention
+        self._left_count = 0  # how many logs in a row could not be cut; the others are looked at first
 
     async def run(self, seconds: float) -> None:
         """Go on for ever, with a pause of so many seconds between two rounds."""
@@ -63,7 +64,15 @@ class Sweeper:
                 self._bus.publish(Hint(HintKind.QUEUED, due.inference_id))
 
     async def _retire(self, retention: timedelta) -> None:
-        """Cut what nobody has to read event by event any more from the beginning of logs."""
-        store = self._ports.store
-        for retired in await store.find_retired(self._ports.clock.now() - retention, RETIRED_MAX):
-            await retire(store, retired, self._codec.decode, self._codec.encode)
+        """Cut what nobody has to read event by event any more from the beginning of logs.
+
+        What stays as it is, or fails, is looked at again after all others, so that it keeps none of them.
+        """
+        store, ended_before = self._ports.store, self._ports.clock.now() - retention
+        found = await store.find_retired(ended_before, RETIRED_MAX, self._left_count)
+        if not found:
+            self._left_count = 0
+        for retired in found:
+            self._left_count += 1  # also if it fails
+            if await retire(store, retired, self._codec.decode, self._codec.encode):
+                self._left_count -= 1

@@ -1,0 +1,80 @@
+"""What time makes due is done, whatever else is due that cannot be done."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from contract.store_harness import Harness
+from support.session_logs import CODEC, open_disturbed, tell
+from turnwire_server.domain.event import LlmDelta, LlmStart
+from turnwire_server.events.bus import InProcessBus
+from turnwire_server.runtime.clock import SystemClock
+from turnwire_server.runtime.guard import Guard
+from turnwire_server.runtime.ports import Ports
+from turnwire_server.runtime.sweeper import RETIRED_MAX, Sweeper
+from turnwire_server.wire.event import encode_event
+
+RETENTION = timedelta(hours=1)
+
+
+class HarnessClock(SystemClock):
+    """Has the time of a harness; whoever sleeps lets others have their turn."""
+
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
+
+    def now(self) -> datetime:
+        return self._harness.now
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def harness() -> AsyncIterator[Harness]:
+    opened = await Harness().open(open_disturbed)
+    yield opened
+    await opened.end()
+
+
+async def _is_cut(harness: Harness, session_id: str) -> bool:
+    return bool((await harness.store.read_base("local", session_id)).through_sequence)
+
+
+async def _sweep_until_cut(harness: Harness, *session_ids: str) -> None:
+    clock = HarnessClock(harness)
+    ports = Ports(harness.store, encode_event, clock, harness.mint, lambda _: None, lambda *_: None, 1.0)
+    sweeper = Sweeper(ports, InProcessBus(), Guard(clock), lambda: True, CODEC, RETENTION)
+    running = asyncio.create_task(sweeper.run(1.0))
+    try:
+        async with asyncio.timeout(10):
+            while not all([await _is_cut(harness, session_id) for session_id in session_ids]):  # noqa: ASYNC110 - turns
+                await asyncio.sleep(0)
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def _long_turn(harness: Harness, session_id: str) -> None:
+    claim = await harness.running(session_id)
+    deltas = [LlmDelta("x", offset) for offset in range(100)]
+    await harness.finish(claim, await tell(harness, claim, 0, LlmStart(), *deltas))
+
+
+async def test_logs_of_which_too_little_can_go_keep_no_other_one(harness: Harness) -> None:
+    names = [f"long{number}" for number in range(RETIRED_MAX)]
+    for name in names:
+        await harness.session(name)
+        await _long_turn(harness, name)
+    harness.now += 2 * RETENTION
+    await _sweep_until_cut(harness, *names)
+    for name in names:
+        await harness.turn(name, "q")  # five events: no eighth of those that went before
+    harness.now += timedelta(seconds=1)
+    for number in range(3):
+        await harness.session(f"late{number}")
+        await harness.turn(f"late{number}", "q")
+    harness.now += 2 * RETENTION
+    await _sweep_until_cut(harness, *(f"late{number}" for number in range(3)))
