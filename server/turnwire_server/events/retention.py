@@ -12,19 +12,30 @@ from turnwire_server.stores.base import Base, Retired, SessionStore
 # gets; and no more than a ninth of what was ever in it stays past its time.
 GONE_PER_EVENT_MAX = 8
 
+# How many events go at a time, or that share if it is more: two seconds of work. So the longest log gets its turn,
+# piece by piece, in the time that one cut may take, and others get theirs in between.
+CUT_EVENTS_MAX = 100_000
 
-async def retire(store: SessionStore, retired: Retired, decode: DecodeFrames, encode_frame: EncodeFrame) -> bool:
-    """Cut a log after `retired.through_sequence` and store the fold of what goes; return whether it was cut.
 
-    It is not while too little could go, nor when it turns out that another process has cut the log meanwhile, that the
-    session is gone, or that an inference has not ended.
+async def retire(
+    store: SessionStore,
+    retired: Retired,
+    decode: DecodeFrames,
+    encode_frame: EncodeFrame,
+    events_max: int = CUT_EVENTS_MAX,
+) -> bool:
+    """Cut a log after `retired.through_sequence`, or after a first piece; return whether it was cut.
+
+    The fold of what goes is stored. It is not cut while too little could go, nor when it turns out that another process
+    has cut the log meanwhile, that the session is gone, or that an inference has not ended.
 
     Errors: StoreUnavailableError.
     """
-    principal, session_id, through = retired.principal, retired.session_id, retired.through_sequence
+    principal, session_id = retired.principal, retired.session_id
     try:
-        page = await store.read_log(principal, session_id, through, 0)
+        page = await store.read_log(principal, session_id, retired.through_sequence, 0)
         gone = page.earliest_sequence - 1
+        through = min(retired.through_sequence, gone + max(events_max, gone // GONE_PER_EVENT_MAX + 1))
         if through <= gone or (through - gone) * GONE_PER_EVENT_MAX < gone:
             return False
         base = await store.read_base(principal, session_id)

@@ -1,6 +1,7 @@
 """What time makes due: deadlines, clients that were waited for long enough, and whatever else a store sweeps."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -44,15 +45,26 @@ class Sweeper:
         self._left_count = 0  # how many logs in a row could not be cut; the others are looked at first
 
     async def run(self, seconds: float) -> None:
-        """Go on for ever, with a pause of so many seconds between two rounds."""
+        """Go on for ever, with a pause of so many seconds between two rounds.
+
+        Cutting logs may take long, and has its own rounds: deadlines do not wait for it.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(seconds, self._sweep))
+            if self._retention is not None:
+                retire_old = partial(self._retire, self._retention)
+                group.create_task(self._repeat(seconds, partial(self._guard.call, "retiring events", retire_old)))
+
+    async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             await self._ports.clock.sleep(seconds)
-            while self._may_sweep():
-                if not await self._guard.call("sweeping", lambda: self._ports.store.sweep(self._ports.clock.now())):
-                    break
-            await self._guard.call("answering for silent clients", self._answer_for_silent)
-            if self._retention is not None:
-                await self._guard.call("retiring events", partial(self._retire, self._retention))
+            await work()
+
+    async def _sweep(self) -> None:
+        while self._may_sweep():
+            if not await self._guard.call("sweeping", lambda: self._ports.store.sweep(self._ports.clock.now())):
+                break
+        await self._guard.call("answering for silent clients", self._answer_for_silent)
 
     async def _answer_for_silent(self) -> None:
         """Have those go on that have waited long enough for their client."""

@@ -92,9 +92,7 @@ def compact(tx: Transaction, principal: str, session_id: str, base: Base) -> Non
     tx.cut(row.key, principal, session_id, through)
 
 
-def find_retired(
-    connection: sqlite3.Connection, ended_before: datetime, limit: int, skip: int
-) -> tuple[Retired, ...]:
+def find_retired(connection: sqlite3.Connection, ended_before: datetime, limit: int, skip: int) -> tuple[Retired, ...]:
     """See SessionStore."""
     bounds = {"ended_before": to_micros(ended_before), "limit": limit, "skip": skip}
     return tuple(Retired(*row) for row in connection.execute(_SELECT_RETIRED, bounds))

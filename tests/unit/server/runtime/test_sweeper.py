@@ -1,14 +1,15 @@
 """What time makes due is done, whatever else is due that cannot be done."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 
 import pytest
 
 from contract.store_harness import Harness
-from support.session_logs import CODEC, open_disturbed, tell
+from support.session_logs import CODEC, DisturbedStore, open_disturbed, tell
 from turnwire_server.domain.event import LlmDelta, LlmStart
+from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.events.bus import InProcessBus
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.guard import Guard
@@ -44,13 +45,20 @@ async def _is_cut(harness: Harness, session_id: str) -> bool:
 
 
 async def _sweep_until_cut(harness: Harness, *session_ids: str) -> None:
+    async def are_cut() -> bool:
+        return all([await _is_cut(harness, session_id) for session_id in session_ids])
+
+    await _sweep_until(harness, are_cut)
+
+
+async def _sweep_until(harness: Harness, is_done: Callable[[], Awaitable[bool]]) -> None:
     clock = HarnessClock(harness)
     ports = Ports(harness.store, encode_event, clock, harness.mint, lambda _: None, lambda *_: None, 1.0)
     sweeper = Sweeper(ports, InProcessBus(), Guard(clock), lambda: True, CODEC, RETENTION)
     running = asyncio.create_task(sweeper.run(1.0))
     try:
         async with asyncio.timeout(10):
-            while not all([await _is_cut(harness, session_id) for session_id in session_ids]):  # noqa: ASYNC110 - turns
+            while not await is_done():  # noqa: ASYNC110 - a few turns of the loop
                 await asyncio.sleep(0)
     finally:
         running.cancel()
@@ -78,3 +86,23 @@ async def test_logs_of_which_too_little_can_go_keep_no_other_one(harness: Harnes
         await harness.turn(f"late{number}", "q")
     harness.now += 2 * RETENTION
     await _sweep_until_cut(harness, *(f"late{number}" for number in range(3)))
+
+
+async def test_deadlines_do_not_wait_for_logs_that_are_cut(harness: Harness) -> None:
+    await harness.session("old")
+    await harness.turn("old", "q")
+    await harness.session("s")
+    harness.now += 2 * RETENTION
+    started: list[Inference] = []
+
+    async def hang(_: int) -> None:
+        started.append(await harness.start("s", timeout=timedelta(0)))  # overdue while the log is being read
+        await asyncio.Event().wait()
+
+    async def has_ended() -> bool:
+        return bool(started) and (await harness.get(started[0])).state is InferenceState.FAILED
+
+    assert isinstance(harness.store, DisturbedStore)
+    harness.store.disturb = hang
+    await _sweep_until(harness, has_ended)
+    assert not await _is_cut(harness, "old")
