@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
@@ -67,13 +66,24 @@ class Sweeper:
         await self._guard.call("answering for silent clients", self._answer_for_silent)
 
     async def _answer_for_silent(self) -> None:
-        """Have those go on that have waited long enough for their client."""
-        store, now = self._ports.store, self._ports.clock.now()
+        """Have those go on that have waited long enough for their client.
+
+        Errors: what the first raises that cannot be answered for, once the others were.
+        """
+        store, now, failures = self._ports.store, self._ports.clock.now(), list[ValueError]()
         decide = partial(decide_silence, answering=Answering(now, self._ports.encode))
         for due in await store.find_due(now, DUE_MAX):
-            with suppress(InferenceNotFoundError, InferenceNotWaitingError):  # it was answered meanwhile
+            try:
                 await store.amend(due.principal, due.inference_id, self._ports.mint(), decide)
+            except (InferenceNotFoundError, InferenceNotWaitingError):
+                continue  # it was answered meanwhile
+            except ValueError as error:  # another version wrote its checkpoint
+                error.add_note(f"inference {due.inference_id}")
+                failures.append(error)
+            else:
                 self._bus.publish(Hint(HintKind.QUEUED, due.inference_id))
+        if failures:
+            raise failures[0]
 
     async def _retire(self, retention: timedelta) -> None:
         """Cut what nobody has to read event by event any more from the beginning of logs.

@@ -8,13 +8,16 @@ import pytest
 
 from contract.store_harness import Harness
 from support.session_logs import CODEC, DisturbedStore, open_disturbed, tell
-from turnwire_server.domain.event import LlmDelta, LlmStart
+from turnwire_server.domain.event import DebuggerPause, Event, LlmDelta, LlmStart
 from turnwire_server.domain.inference import Inference, InferenceState
+from turnwire_server.domain.session import PauseAction
 from turnwire_server.events.bus import InProcessBus
+from turnwire_server.runtime.checkpoint import Checkpoint, Pause, encode_checkpoint
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.guard import Guard
 from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.sweeper import RETIRED_MAX, Sweeper
+from turnwire_server.stores.lease import Step
 from turnwire_server.wire.event import encode_event
 
 RETENTION = timedelta(hours=1)
@@ -53,7 +56,7 @@ async def _sweep_until_cut(harness: Harness, *session_ids: str) -> None:
 
 async def _sweep_until(harness: Harness, is_done: Callable[[], Awaitable[bool]]) -> None:
     clock = HarnessClock(harness)
-    ports = Ports(harness.store, encode_event, clock, harness.mint, lambda _: None, lambda *_: None, 1.0)
+    ports = Ports(harness.store, encode_event, clock, harness.mint, lambda _: None, lambda _, __: None, 1.0)
     sweeper = Sweeper(ports, InProcessBus(), Guard(clock), lambda: True, CODEC, RETENTION)
     running = asyncio.create_task(sweeper.run(1.0))
     try:
@@ -106,3 +109,25 @@ async def test_deadlines_do_not_wait_for_logs_that_are_cut(harness: Harness) -> 
     harness.store.disturb = hang
     await _sweep_until(harness, has_ended)
     assert not await _is_cut(harness, "old")
+
+
+async def _pause(harness: Harness, session_id: str, checkpoint: bytes) -> Inference:
+    await harness.session(session_id)
+    claim = await harness.running(session_id)
+    told = Event(session_id, claim.inference.inference_id, harness.now, DebuggerPause("p", "after_inference"), "p")
+    events, wake_time = (encode_event(told),), harness.now
+    step = Step(1, events=events, checkpoint=checkpoint, then=InferenceState.PAUSED, wake_time=wake_time)
+    return await harness.store.commit_step(claim.lease, 0, step)
+
+
+async def test_one_that_cannot_be_answered_for_keeps_no_other_one_waiting(harness: Harness) -> None:
+    newer = await _pause(harness, "newer", b'{"next": "what a newer version does"}')
+    harness.now += timedelta(seconds=1)
+    pause = Pause("p", "after_inference", "", harness.now, harness.now, PauseAction.CONTINUE)
+    paused = await _pause(harness, "s", encode_checkpoint(Checkpoint(pause=pause)))
+
+    async def goes_on() -> bool:
+        return (await harness.get(paused)).state is InferenceState.QUEUED
+
+    await _sweep_until(harness, goes_on)
+    assert (await harness.get(newer)).state is InferenceState.PAUSED
