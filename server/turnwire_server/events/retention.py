@@ -1,10 +1,9 @@
 """Cutting off the beginning of a log that nobody has to read event by event any more, and storing its fold instead."""
 
 from contextlib import aclosing
-from datetime import datetime
 
-from turnwire_server.domain.errors import EventsCompactedError, SessionNotFoundError, StoreUnavailableError
-from turnwire_server.events.folded_log import EncodeFrame, FrameCodec, read_folded
+from turnwire_server.domain.errors import EventsCompactedError, SessionNotFoundError
+from turnwire_server.events.folded_log import EncodeFrame, read_folded
 from turnwire_server.events.log import DecodeFrames
 from turnwire_server.stores.base import Base, Retired, SessionStore
 
@@ -13,57 +12,31 @@ from turnwire_server.stores.base import Base, Retired, SessionStore
 # times its last fold, however long it gets; and all of it may go at most once in the time for which events are kept.
 GONE_PER_EVENT_MAX = 8
 
-# How many logs are cut in one round.
-RETIRED_MAX = 10
-
-# How many logs are known of which too little may go. Beyond that all of them are looked at again, some in each round.
-PASSED_OVER_MAX = 10_000
+# How many events go at a time, or that share if it is more: two seconds of work. So the longest log gets its turn,
+# piece by piece, in the time that one cut may take, and others get theirs in between.
+CUT_EVENTS_MAX = 100_000
 
 
-class Retention:
-    """Finds the logs that have something to go, and cuts them. Those that are left as they are hold up no others."""
+async def retire(
+    store: SessionStore,
+    retired: Retired,
+    decode: DecodeFrames,
+    encode_frame: EncodeFrame,
+    events_max: int = CUT_EVENTS_MAX,
+) -> bool:
+    """Cut a log after `retired.through_sequence`, or after a first piece; return whether it was cut.
 
-    def __init__(self, store: SessionStore, codec: FrameCodec) -> None:
-        self._store = store
-        self._codec = codec
-        self._passed_over: set[Retired] = set()
-
-    async def find(self, ended_before: datetime) -> tuple[Retired, ...]:
-        """Return logs that have events to go, but for those that were left as they are and have no more to go since."""
-        if len(self._passed_over) > PASSED_OVER_MAX:
-            self._passed_over.clear()
-        found = await self._store.find_retired(ended_before, RETIRED_MAX + len(self._passed_over))
-        self._passed_over.intersection_update(found)
-        return tuple(retired for retired in found if retired not in self._passed_over)[:RETIRED_MAX]
-
-    async def retire(self, retired: Retired) -> bool:
-        """Cut one of them; return whether it was cut. One that cannot be read is told once, and left as it is.
-
-        Errors: StoreUnavailableError; whatever keeps the log from being read.
-        """
-        self._passed_over.add(retired)
-        try:
-            was_cut = await retire(self._store, retired, self._codec.decode, self._codec.encode)
-        except StoreUnavailableError:
-            self._passed_over.discard(retired)
-            raise
-        if was_cut:
-            self._passed_over.discard(retired)
-        return was_cut
-
-
-async def retire(store: SessionStore, retired: Retired, decode: DecodeFrames, encode_frame: EncodeFrame) -> bool:
-    """Cut a log after `retired.through_sequence` and store the fold of what goes; return whether it was cut.
-
-    It is not while too little could go, nor when it turns out that another process has cut the log meanwhile, that the
-    session is gone, or that an inference has not ended.
+    The fold of what goes is stored. It is not cut while too little could go, nor when it turns out that another process
+    has cut the log meanwhile, that the session is gone, or that an inference has not ended.
 
     Errors: StoreUnavailableError.
     """
-    principal, session_id, through = retired.principal, retired.session_id, retired.through_sequence
+    principal, session_id = retired.principal, retired.session_id
     try:
-        page = await store.read_log(principal, session_id, through, 0)
-        if not _is_enough(through, page.earliest_sequence - 1, page.head_sequence):
+        page = await store.read_log(principal, session_id, retired.through_sequence, 0)
+        gone = page.earliest_sequence - 1
+        through = min(retired.through_sequence, gone + max(events_max, gone // GONE_PER_EVENT_MAX + 1))
+        if not _is_enough(through, gone, page.head_sequence):
             return False
         base = await store.read_base(principal, session_id)
         frames: list[bytes] = []

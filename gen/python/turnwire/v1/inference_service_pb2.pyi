@@ -520,7 +520,7 @@ class SubscribeEventsResponse(_message.Message):
     after_sequence: _builtins.int
     """The through_sequence of the response before; where the stream begins, in the first one."""
     through_sequence: _builtins.int
-    """Up to where this response reaches. It is the cursor to resume from."""
+    """Up to where this response reaches. It is the cursor to resume from; after a start with `snapshot`, once that is whole."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """The events in (after_sequence, through_sequence], in order. None: a heartbeat, or the filter let none through."""
@@ -594,7 +594,9 @@ class SnapshotPart(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     last: _builtins.bool
-    """Whether this is the last part."""
+    """Whether this is the last part. Before it the snapshot is worth nothing, and through_sequence is no cursor: a client
+    whose stream ends or is cut before it MUST begin again with a snapshot.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """Events that, taken in order, bring a client to the same view as all events up to here would. Each entity is told by its

@@ -105,7 +105,8 @@ class InferenceServiceStub:
     is missing although a filter is set, and resumes with after_sequence = the last through_sequence that it has seen,
     together with the log token. A response without events is a heartbeat: it comes when there was nothing to send for
     15 s, carries the position and consumes no sequence. The first response comes at once and has `opened`; the last one
-    has `end`. A stream that ends without `end` was cut, and MUST be resumed.
+    has `end`. A stream that ends without `end` was cut, and MUST be resumed; see SnapshotPart.last for one that began with
+    a snapshot.
 
     Where a stream begins and how it ends, for each start, until, and state of the inference that is named. Only events of
     that inference are delivered when one is named. `earliest` is the first event that is retained, `head` is the head at
@@ -281,7 +282,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     is missing although a filter is set, and resumes with after_sequence = the last through_sequence that it has seen,
     together with the log token. A response without events is a heartbeat: it comes when there was nothing to send for
     15 s, carries the position and consumes no sequence. The first response comes at once and has `opened`; the last one
-    has `end`. A stream that ends without `end` was cut, and MUST be resumed.
+    has `end`. A stream that ends without `end` was cut, and MUST be resumed; see SnapshotPart.last for one that began with
+    a snapshot.
 
     Where a stream begins and how it ends, for each start, until, and state of the inference that is named. Only events of
     that inference are delivered when one is named. `earliest` is the first event that is retained, `head` is the head at
@@ -478,7 +480,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         is missing although a filter is set, and resumes with after_sequence = the last through_sequence that it has seen,
         together with the log token. A response without events is a heartbeat: it comes when there was nothing to send for
         15 s, carries the position and consumes no sequence. The first response comes at once and has `opened`; the last one
-        has `end`. A stream that ends without `end` was cut, and MUST be resumed.
+        has `end`. A stream that ends without `end` was cut, and MUST be resumed; see SnapshotPart.last for one that began with
+        a snapshot.
 
         Where a stream begins and how it ends, for each start, until, and state of the inference that is named. Only events of
         that inference are delivered when one is named. `earliest` is the first event that is retained, `head` is the head at

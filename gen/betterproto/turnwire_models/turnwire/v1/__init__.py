@@ -4498,7 +4498,8 @@ class SnapshotPart(betterproto2.Message):
 
     last: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    Whether this is the last part.
+    Whether this is the last part. Before it the snapshot is worth nothing, and through_sequence is no cursor: a client
+    whose stream ends or is cut before it MUST begin again with a snapshot.
     """
 
 
@@ -4820,7 +4821,7 @@ class SubscribeEventsResponse(betterproto2.Message):
         betterproto2.field(3, betterproto2.TYPE_UINT64)
     )
     """
-    Up to where this response reaches. It is the cursor to resume from.
+    Up to where this response reaches. It is the cursor to resume from; after a start with `snapshot`, once that is whole.
     """
 
     opened: "SubscriptionOpened | None" = betterproto2.field(
