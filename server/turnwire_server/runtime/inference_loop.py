@@ -163,9 +163,13 @@ class Attempt:
             return error
         return None
 
+    @property
+    def _iterations_max(self) -> int:
+        return self.claim.inference.config.iterations_max or ITERATIONS_MAX
+
     async def _engine_step(self) -> Outcome | Departure | None:
         at = self._record.at
-        if at.iteration >= (self.claim.inference.config.iterations_max or ITERATIONS_MAX):
+        if at.iteration >= self._iterations_max:
             return Succeeded(FinishClass.MAX_ITERATIONS)
         self._record.iteration = at.iteration + 1
         self._record.mark(SnapshotPhase.PRE_INFERENCE)
@@ -192,7 +196,8 @@ class Attempt:
         violation = violation_of(self.claim.overrides.output_schema, self._record.fold.blocks()) if is_answer else ""
         if violation:
             failure = OutputInvalidError(violation=violation).failure()
-            if at.repair_count >= self._assembly.profile.output_repairs_max:
+            repairs_max = self._assembly.profile.output_repairs_max
+            if at.repair_count >= repairs_max or following.iteration >= self._iterations_max:
                 return Failed(failure)
             self._record.put(ErrorRaised(failure))
             following = replace(following, next=Next.ENGINE, repair_count=at.repair_count + 1)

@@ -365,6 +365,14 @@ async def test_output_that_breaks_the_schema_is_sent_back_once() -> None:
         assert (await world.turn()).blocks[-1].kind == LlmText('{"b":1}')  # the raw text is kept
 
 
+async def test_output_that_cannot_be_sent_back_any_more_does_not_succeed() -> None:
+    overrides = Overrides(InferenceConfig(iterations_max=1), output_schema='{"type":"integer"}')
+    async with AgentWorld().at_work() as world:
+        ended = await world.wait(await world.start(script([say("x")]), overrides=overrides))
+        assert (ended.state, ended.error and ended.error.reason) == (FAILED, "OUTPUT_INVALID")
+        assert [type(block.kind) for block in (await world.turn()).blocks] == [User, LlmText]
+
+
 async def test_how_often_output_is_sent_back_is_the_profiles_to_say() -> None:
     schema = Overrides(output_schema='{"type":"integer"}')
     world = AgentWorld(profile=replace(_profile(), output_repairs_max=0))
