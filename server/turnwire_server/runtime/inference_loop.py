@@ -29,6 +29,7 @@ from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.steps import pause_of
 from turnwire_server.runtime.structured_output import repair_block, violation_of
 from turnwire_server.runtime.tool_batch import ToolBatch, calls_of
+from turnwire_server.runtime.tool_plan import broken_calls_block
 from turnwire_server.runtime.watchdog import Watchdog
 from turnwire_server.stores.lease import Claim, Fenced
 from turnwire_server.telemetry.logs import bound_to, logger
@@ -189,6 +190,8 @@ class Attempt:
         following = replace(at, iteration=at.iteration + 1, calls=said.calls, finish_class=said.finish_class)
         if said.calls:
             return await self._go_on(replace(following, next=Next.TOOLS), "after_inference")
+        if said.is_broken:
+            return await self._go_on(replace(following, next=Next.ENGINE), "after_inference", broken_calls_block())
         is_answer = said.finish_class is not FinishClass.TOOL_CALLS_PENDING
         violation = violation_of(self.claim.overrides.output_schema, self._record.fold.blocks()) if is_answer else ""
         if violation:

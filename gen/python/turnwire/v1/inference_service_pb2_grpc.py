@@ -228,8 +228,8 @@ class InferenceServiceServicer(object):
         - INFERENCE_NOT_FOUND  there is no such inference, or it is not one of this session.
         - LOG_REPLACED         `log` is not the token of the session's present log.
         - CURSOR_AHEAD         after_sequence is beyond the head.
-        - EVENTS_COMPACTED     retention has removed events after after_sequence, or the end of the inference that the stream
-        ends with. It also ends an open stream that retention has overtaken.
+        - EVENTS_COMPACTED     retention has removed events after after_sequence; or, from_beginning, the end of the inference
+        that the stream ends with. It also ends an open stream that retention has overtaken.
         - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -279,12 +279,12 @@ class InferenceServiceServicer(object):
 
         Idempotent by idempotency_key: a repeat returns the inference as it is now, also after it has gone on or ended. Calls
         that are unknown, settled, or wait for an answer of the other kind are refused with the list of them; nothing is
-        recorded then.
+        recorded then. A call that is answered twice in one request is INVALID_FIELD.
 
         Errors:
         - INFERENCE_NOT_FOUND     there is no such inference.
         - INFERENCE_NOT_WAITING   it does not wait for tool results.
-        - TOOL_CALL_NOT_PENDING   some of the calls are unknown or settled.
+        - TOOL_CALL_NOT_PENDING   some of the calls are unknown, settled, or wait for an answer of the other kind.
         - IDEMPOTENCY_KEY_REUSED  the key came with other content before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -54,7 +54,7 @@ def to_parameters(call: EngineCall, model: Model) -> ModelRequestParameters:
     tools = [_tool_definition(tool) for tool in call.tools]
     if not call.output_schema or not _can_structure(model, has_tools=bool(tools)):
         return ModelRequestParameters(function_tools=tools)
-    schema = cast("dict[str, Any]", json.loads(call.output_schema))
+    schema = _schema(call.output_schema)
     return ModelRequestParameters(
         function_tools=tools,
         output_mode="native",
@@ -70,8 +70,16 @@ def _can_structure(model: Model, *, has_tools: bool) -> bool:
 
 
 def _tool_definition(tool: Tool) -> ToolDefinition:
-    schema = cast("dict[str, Any]", json.loads(tool.input_schema or _NO_ARGUMENTS))
+    schema = _schema(tool.input_schema or _NO_ARGUMENTS, type="object")
     return ToolDefinition(name=tool.name, parameters_json_schema=schema, description=tool.description or None)
+
+
+def _schema(text: str, **said: object) -> dict[str, Any]:
+    """Return a schema as the object that providers want; `said` is what else a boolean one has to say."""
+    schema: object = json.loads(text)
+    if isinstance(schema, bool):
+        return {**said} if schema else {**said, "not": {}}
+    return cast("dict[str, Any]", schema)
 
 
 def _tool_choice(choice: str) -> Literal["auto", "none", "required"] | list[str] | None:

@@ -1,6 +1,7 @@
 """The tool loop: engine calls and batches of tools by turns, with everything that may come between."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from turnwire_server.domain.tool import (
     ToolError,
     ToolOutcome,
     ToolPlacement,
+    ToolUse,
 )
 from turnwire_server.domain.turn import LlmText, SnapshotPhase, User
 from turnwire_server.runtime.clock import SystemClock
@@ -443,6 +445,28 @@ async def test_output_that_breaks_the_schema_is_sent_back_once() -> None:
         assert ended.error
         assert '"a"' in ended.error.metadata["violation"]
         assert (await world.turn()).blocks[-1].kind == LlmText('{"b":1}')  # the raw text is kept
+
+
+@pytest.mark.parametrize("args", ['{"q": ', "[1]", '{"q": NaN}'])
+async def test_a_call_whose_arguments_cannot_be_read_is_sent_back(args: str) -> None:
+    look = Gadget("look")
+    broken = {"toolCall": {"name": "look", "args": args}}
+    async with AgentWorld(look).at_work() as world:
+        ended = await world.wait(await world.start(script([broken], [call("look", q=1)], [say("done")])))
+        assert (ended.state, ended.finish_class) == (SUCCEEDED, FinishClass.COMPLETED)
+        assert look.calls == [{"q": 1}]
+        kinds = [type(block.kind) for block in (await world.turn()).blocks]
+        assert kinds == [User, ToolCall, User, ToolCall, ToolUse, LlmText]
+        limit = Overrides(InferenceConfig(iterations_max=3))
+        ended = await world.wait(await world.start(script([broken]), overrides=limit))  # it never learns
+        assert (ended.state, ended.finish_class) == (SUCCEEDED, FinishClass.MAX_ITERATIONS)
+
+
+async def test_a_call_that_was_cut_at_max_output_tokens_is_not_sent_back() -> None:
+    cut = {"steps": [{"toolCall": {"name": "look", "args": '{"q'}}], "finishClass": "FINISH_CLASS_MAX_TOKENS"}
+    async with AgentWorld(Gadget("look")).at_work() as world:
+        ended = await world.wait(await world.start(json.dumps({"script": {"calls": [cut]}})))
+        assert (ended.state, ended.finish_class) == (SUCCEEDED, FinishClass.MAX_TOKENS)
 
 
 async def test_how_often_output_is_sent_back_is_the_profiles_to_say() -> None:
