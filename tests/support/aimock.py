@@ -54,8 +54,23 @@ TOOL_ARGS: Mapping[str, object] = {"city": "Zürich", "days": 3}
 TOOL_RESULT_TEXT = "It is sunny in Zürich."
 TOOLS = "please use two tools"
 TOOLS_TEXT = "Two at once."
+TOOLS_RESULT_TEXT = "Sunny at noon."
+SECOND_TOOL_ID = "call_time_2"
 SECOND_TOOL_NAME = "get_time"
 SECOND_TOOL_ARGS: Mapping[str, object] = {"zone": "CET"}
+THINKING_TOOL = "please think about a tool"
+THINKING_TOOL_TEXT = "I thought, and it is sunny."
+REDACTED = "please think in secret"
+REDACTED_DATA = "cmVkYWN0ZWQtYnktYWltb2Nr"
+STRUCTURED = "please answer in JSON"
+STRUCTURED_TEXT = '{"answer": 42}'
+SLOPPY = "please be sloppy"
+SLOPPY_TEXT = '{"answer": "forty-two"}'
+BABBLING = "please babble"
+BABBLING_TEXT = "I would rather not say it in JSON."
+# What the server tells the model of sloppy output, and of what is no JSON.
+SLOPPY_VIOLATION = "forty-two"
+BABBLING_VIOLATION = "not JSON"
 LONG = "please be cut at the limit"
 LONG_TEXT = "This sentence was going to be much lon"
 REFUSED = "please be refused"
@@ -79,18 +94,29 @@ def _error(status: int, message: str, kind: str) -> dict[str, object]:
 def fixtures() -> dict[str, object]:
     """Return aimock's fixture file. The first entry that matches wins."""
     tool = {"id": TOOL_ID, "name": TOOL_NAME, "arguments": dict(TOOL_ARGS)}
-    second = {"id": "call_time_2", "name": SECOND_TOOL_NAME, "arguments": dict(SECOND_TOOL_ARGS)}
+    second = {"id": SECOND_TOOL_ID, "name": SECOND_TOOL_NAME, "arguments": dict(SECOND_TOOL_ARGS)}
     both: Json = {"content": TOOLS_TEXT, "toolCalls": [tool, second]}
     thought: Json = {"content": THINKING_TEXT, "reasoning": THOUGHT, "reasoningSignature": SIGNATURE}
+    thought_tool: Json = {"toolCalls": [tool], "reasoning": THOUGHT, "reasoningSignature": SIGNATURE}
     gemini = MODELS["google"]
     entries: list[tuple[Json, Json, Json]] = [
         ({"userMessage": TOOL, "hasToolResult": True}, {"content": TOOL_RESULT_TEXT}, {}),
+        ({"userMessage": TOOLS, "hasToolResult": True}, {"content": TOOLS_RESULT_TEXT, "usage": dict(USAGE)}, {}),
+        ({"userMessage": THINKING_TOOL, "hasToolResult": True}, {"content": THINKING_TOOL_TEXT}, {}),
         # Left alone, aimock ends these with words that Gemini and Anthropic do not use.
         ({"userMessage": TOOL, "model": gemini}, {"toolCalls": [tool], "finishReason": "stop"}, {}),
-        ({"userMessage": TOOLS, "model": gemini}, {**both, "finishReason": "stop"}, {}),
+        ({"userMessage": TOOLS, "model": gemini}, {**both, "finishReason": "stop", "usage": dict(USAGE)}, {}),
+        ({"userMessage": THINKING_TOOL, "model": gemini}, {**thought_tool, "finishReason": "stop"}, {}),
         ({"userMessage": REFUSED, "model": MODELS["anthropic"]}, {"content": "No", "finishReason": "refusal"}, {}),
         ({"userMessage": TOOL}, {"toolCalls": [tool]}, {"chunkSize": 7}),
-        ({"userMessage": TOOLS}, both, {"chunkSize": 7}),
+        ({"userMessage": TOOLS}, {**both, "usage": dict(USAGE)}, {"chunkSize": 7}),
+        ({"userMessage": THINKING_TOOL}, thought_tool, {"chunkSize": 9}),
+        ({"userMessage": REDACTED}, {"content": THINKING_TEXT, "redactedThinking": [REDACTED_DATA]}, {}),
+        ({"userMessage": STRUCTURED}, {"content": STRUCTURED_TEXT, "usage": dict(USAGE)}, {"chunkSize": 5}),
+        ({"userMessage": SLOPPY_VIOLATION}, {"content": STRUCTURED_TEXT, "usage": dict(USAGE)}, {}),
+        ({"userMessage": SLOPPY}, {"content": SLOPPY_TEXT, "usage": dict(USAGE)}, {}),
+        ({"userMessage": BABBLING_VIOLATION}, {"content": BABBLING_TEXT}, {}),
+        ({"userMessage": BABBLING}, {"content": BABBLING_TEXT}, {}),
         ({"userMessage": PLAIN}, {"content": PLAIN_TEXT, "usage": dict(USAGE)}, {"chunkSize": 5}),
         ({"userMessage": THINKING}, thought, {"chunkSize": 9}),
         ({"userMessage": LONG}, {"content": LONG_TEXT, "finishReason": "length"}, {}),
