@@ -70,9 +70,15 @@ def _output_object(schema: dict[str, Any], model: Model) -> OutputObjectDefiniti
     an empty one, by Anthropic always and by OpenAI where it is strict.
     """
     is_free = _has_free_object(schema)
-    if model.system != "google" and (schema.get("type") != "object" or (is_free and model.system != "openai")):
-        return None
-    return OutputObjectDefinition(json_schema=schema, name="output", strict=_strictness(model, is_free=is_free))
+    match model.system:
+        case "google":
+            can_hold = bool(schema)
+        case "openai":
+            can_hold = schema.get("type") == "object"
+        case _:
+            can_hold = schema.get("type") == "object" and not is_free
+    strict = _strictness(model, is_free=is_free)
+    return OutputObjectDefinition(json_schema=schema, name="output", strict=strict) if can_hold else None
 
 
 def _is_understood(parameters: ModelRequestParameters, model: Model) -> bool:
