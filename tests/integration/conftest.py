@@ -32,9 +32,7 @@ async def agents(shared_shop: Workshop, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def provider_server(
-    shared_shop: Workshop, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Provided]:
+async def provider_server(shared_shop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Provided]:
     """A real server that asks a real provider API server, in every dialect through a relay of its own."""
     with running_aimock() as aimock:
         async with provided(aimock, tmp_path_factory.mktemp("provided"), shared_shop) as server:

@@ -248,12 +248,14 @@ class Relay:
     """A TCP relay in front of aimock.
 
     After `events_max` events of a response it does what `how` says: `end` ends the response as HTTP wants it, `reset`
-    breaks the connection, `stall` goes silent. None: it relays everything.
+    breaks the connection, `stall` goes silent. None: it relays everything. `signs_calls`: it adds to tool calls in
+    Gemini's dialect the signature that Gemini gives them, and aimock does not.
     """
 
     port: int
     events_max: int | None = None
     how: How = "reset"
+    signs_calls: bool = False
     connections: list[Connection] = field(default_factory=list[Connection])
     _more_sent: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -297,8 +299,11 @@ class Relay:
     async def _relay_answers(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection
     ) -> None:
+        held = b""
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
+                if self.signs_calls:
+                    data, held = _signed(held + data)
                 for piece in re.split(b"(?<=" + re.escape(_EVENT_END) + b")", data):
                     writer.write(piece)
                     connection.event_count += piece.endswith(_EVENT_END)
@@ -321,12 +326,25 @@ class Relay:
                 await writer.drain()
 
 
+def _signed(data: bytes) -> tuple[bytes, bytes]:
+    """Return data with a signature in each tool call, and the part of an event at its end that has to wait for more."""
+    end = data.rfind(_EVENT_END) + len(_EVENT_END) if _EVENT_END in data else 0
+    whole, rest = (data[:end], data[end:]) if b"data: " in data[end:] else (data, b"")
+    return re.sub(rb"[0-9a-f]+\r\n(data: [^\n]*\n\n)\r\n", _sign, whole), rest
+
+
+def _sign(chunk: re.Match[bytes]) -> bytes:
+    signature = b'{"thoughtSignature":"' + SIGNATURE.encode() + b'","functionCall":'
+    event = chunk[1].replace(b'{"functionCall":', signature, 1)  # of several calls at once Gemini signs the first
+    return b"%x\r\n%s\r\n" % (len(event), event)
+
+
 @asynccontextmanager
 async def relay_to(
-    aimock: Aimock, events_max: int | None = None, how: How = "reset"
+    aimock: Aimock, events_max: int | None = None, how: How = "reset", *, signs_calls: bool = False
 ) -> AsyncGenerator[tuple[Relay, int]]:
     """Start a relay to aimock; the number is its port."""
-    relay = Relay(aimock.port, events_max, how)
+    relay = Relay(aimock.port, events_max, how, signs_calls)
     serving: set[asyncio.Task[None]] = set()
 
     def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -14,8 +14,6 @@ from support.aimock import DIALECTS, Aimock, Relay, relay_to
 from support.live import LiveServer, Session
 from support.workshop import Workshop
 
-TOOLS = [{"python": "support.gadgets", "only": None}]
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -49,13 +47,15 @@ class Asked:
         """The tool calls in it: name and arguments."""
         match self.dialect:
             case "openai-chat":
-                calls = [each["function"] for message in self.body["messages"] for each in message.get("tool_calls", ())]
+                calls = [
+                    each["function"] for message in self.body["messages"] for each in message.get("tool_calls", ())
+                ]
                 return [(each["name"], json.loads(each["arguments"])) for each in calls]
             case "openai-responses":
                 calls = [each for each in self.body["input"] if each.get("type") == "function_call"]
                 return [(each["name"], json.loads(each["arguments"])) for each in calls]
             case "anthropic":
-                return [(each["name"], each["input"]) for each in self._contents("messages", "tool_use")]
+                return [(each["name"], each["input"]) for each in self.contents("messages", "tool_use")]
             case _:
                 calls = [part["functionCall"] for part in self._parts() if "functionCall" in part]
                 return [(each["name"], each["args"]) for each in calls]
@@ -69,7 +69,7 @@ class Asked:
             case "openai-responses":
                 return [each["output"] for each in self.body["input"] if each.get("type") == "function_call_output"]
             case "anthropic":
-                results = self._contents("messages", "tool_result")
+                results = self.contents("messages", "tool_result")
                 return [
                     each["content"] if isinstance(each["content"], str) else each["content"][0]["text"]
                     for each in results
@@ -81,7 +81,8 @@ class Asked:
                     if "functionResponse" in part
                 ]
 
-    def _contents(self, field: str, kind: str) -> list[Mapping[str, Any]]:
+    def contents(self, field: str, kind: str) -> list[Mapping[str, Any]]:
+        """Return the pieces of one kind in Anthropic's messages."""
         lists = [message["content"] for message in self.body[field] if isinstance(message["content"], list)]
         return [each for contents in lists for each in contents if each.get("type") == kind]
 
@@ -149,7 +150,9 @@ async def provided(aimock: Aimock, folder: Path, shop: Workshop) -> AsyncGenerat
         relays: dict[str, Relay] = {}
         ports: dict[str, int] = {}
         for dialect in DIALECTS:
-            relays[dialect], ports[dialect] = await stack.enter_async_context(relay_to(aimock))
+            relays[dialect], ports[dialect] = await stack.enter_async_context(
+                relay_to(aimock, signs_calls=dialect == "google")
+            )
         server = LiveServer(folder, provider_profiles(aimock, ports), environment=shop.environment)
         await stack.enter_async_context(server)
         yield Provided(aimock, server, relays)
