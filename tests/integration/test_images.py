@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ async def _show(session: Session, *images: turn_pb2.Image) -> Ended:
     return await session.finish(started)
 
 
-def _message(asked: Asked, place: int) -> Sequence[Mapping[str, Any]]:
+def _message(asked: Asked, place: int) -> Any:
     """Return the parts of a message."""
     messages = asked.body[{"openai-responses": "input", "google": "contents"}.get(asked.dialect, "messages")]
     return messages[place]["parts" if asked.dialect == "google" else "content"]
@@ -111,8 +111,8 @@ async def test_an_image_that_the_provider_has(provider_server: Provided, dialect
 async def test_the_server_itself_reads_no_url(provider_server: Provided, dialect: str) -> None:
     """It is the provider that is to read it: a client must not lead the server anywhere."""
     desk = await provider_server.desk(dialect)
-    came: list[bool] = []
-    trap = await asyncio.start_server(lambda _reader, writer: (came.append(True), writer.close()), "127.0.0.1", 0)
+    came: list[asyncio.StreamWriter] = []
+    trap = await asyncio.start_server(lambda _, writer: came.append(writer), "127.0.0.1", 0)
     async with trap:
         url = f"http://127.0.0.1:{trap.sockets[0].getsockname()[1]}/secret"
         ended = await _show(desk.session, turn_pb2.Image(url=url))

@@ -17,6 +17,9 @@ WEATHER = {"city": "Zürich", "degrees": 6, "days": 3}
 NAMES = {"get_weather", "get_time", "charge", "look_up", "erase"}
 SERVER = tool_pb2.TOOL_PLACEMENT_SERVER
 
+# A Claude that may be told which tool to use; the one that aimock's thinking takes refuses to be.
+FORCED = "claude-sonnet-4-5"
+
 # What each dialect calls the choice of a tool: for `none`, `required`, the name of one, and `auto`.
 CHOICES: dict[str, tuple[Any, Any, Any, Any]] = {
     "openai-chat": (
@@ -42,11 +45,7 @@ def _choice(asked: Asked) -> object:
 
 
 def _config(choice: str, dialect: str) -> inference_pb2.InferenceConfig:
-    # The model that aimock's thinking takes refuses to be forced.
     return inference_pb2.InferenceConfig(tool_choice=choice, model=FORCED if dialect == "anthropic" else "")
-
-
-FORCED = "claude-sonnet-4-5"
 
 
 async def _desk(provider_server: Provided, dialect: str) -> Desk:

@@ -127,7 +127,7 @@ def provider_profiles(aimock: Aimock, ports: Mapping[str, int]) -> dict[str, dic
     """Return profiles for each dialect."""
     profiles: dict[str, dict[str, object]] = {}
     for dialect, port in ports.items():
-        base = {
+        base: dict[str, object] = {
             "engine": "pydantic_ai",
             "model": aimock.model(dialect),
             "engine_options": aimock.options(dialect, port),
