@@ -113,7 +113,7 @@ def _amend(*, is_released: bool, outcome: Outcome | None = None, guard: Idempote
     async def prepare(harness: Harness) -> Send:
         claim = await harness.waiting("s", wake_time=harness.now)
         events = tuple(harness.deltas(claim, "x"))
-        amendment = Amendment(b"answered", (Effect("c", b"C"),), events, (llm("b"),), is_released, outcome)
+        amendment = Amendment(b"answered", events, (llm("b"),), is_released, outcome)
         inference_id = claim.inference.inference_id
         return lambda: harness.store.amend("local", inference_id, "token", lambda _: amendment, guard)
 

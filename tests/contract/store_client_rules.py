@@ -13,7 +13,6 @@ from turnwire_server.domain.inference import ConflictPolicy, InferenceConfig, Ov
 from turnwire_server.domain.session import NewSession, PauseAction, SessionChange, StepMode
 from turnwire_server.domain.turn import PER_TURN_DATA, Block, TurnState, User
 from turnwire_server.stores.base import Amendment, Base, Waiting
-from turnwire_server.stores.lease import Effect
 from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand, Started
 
 _POLICIES = (
@@ -152,12 +151,11 @@ def amend(driver: Driver, step: Step) -> Sent | None:
 
 def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> Sent:
     """A client answers an inference."""
-    is_partial, events, effects, is_refused, end, key, blocks = step.take(2, 3, 3, 6, 5, 4, 2)
+    is_partial, events, is_refused, end, key, blocks = step.take(2, 3, 6, 5, 4, 2)
     found = driver.world.model.find(principal, inference_id)
     session_id = found.noun.session_id if found else ""
     amendment = Amendment(
         f"amended {step.how}".encode(),
-        tuple(Effect(f"call-{number}", f"client {step.how}".encode()) for number in range(effects)),
         driver.deltas(session_id, inference_id, events),
         is_released=not is_partial,
         blocks=(Block("", User(f"answered {step.how}")),) * blocks,

@@ -143,6 +143,8 @@ class Model(WaitModel):
             return inference.shown()
         if not inference.is_held_by(lease, position) or inference.step + 1 != step.number:
             raise Fenced
+        if step.then is not RUNNING and not step.events:
+            raise ValueError
         inference.step, inference.checkpoint, inference.effects = step.number, step.checkpoint, {}
         extend(inference, step)
         inference.noun = replace(inference.noun, state=step.then)

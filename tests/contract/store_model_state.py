@@ -27,6 +27,7 @@ from turnwire_server.domain.turn import (
     ROLES,
     Block,
     SnapshotMark,
+    SnapshotPhase,
     Turn,
     TurnState,
     TurnView,
@@ -188,7 +189,7 @@ class ModelInference:
 
     def waiting(self) -> Waiting:
         """Return what an answer to it is decided on."""
-        return Waiting(self.shown(), self.checkpoint, self.listed_effects())
+        return Waiting(self.shown(), self.checkpoint)
 
     def claimed(self) -> Claim:
         """Return the inference with its lease."""
@@ -333,6 +334,9 @@ def end(
         turn = inference.turn.shown()
         inference.turn.noun = replace(inference.turn.noun, state=TurnState.CLOSED, close_time=now)
         bodies.append(event(inference, TurnClosed(turn.index, turn.block_count), now))
+        if inference.marks:
+            newest = inference.marks[-1].iteration
+            inference.marks.append(SnapshotMark(SnapshotPhase.FINAL, newest, turn.block_count, now))
     count = sum(entry.inference_id == noun.inference_id for entry in session.log) + len(bodies) + 1
     bodies.append(event(inference, InferenceFinished(outcome, noun.usage, count), now))
     tell(told, inference, bodies, noun.state)

@@ -215,8 +215,8 @@ def _from(driver: Driver, step: Step) -> list[Owner]:
 
 
 def _commit(driver: Driver, run: Run, step: Step, then: InferenceState) -> Sent:
-    blocks, count, model, data, marks, wakes = step.take(3, 3, 2, 3, 3, 3)
-    if then is not RUNNING:
+    blocks, count, model, data, marks, wakes, is_untold = step.take(3, 3, 2, 3, 3, 3, 4)
+    if then is not RUNNING and is_untold != 3:
         count = max(count, 1)  # the last of the events tells of it
     committed = CommittedStep(
         run.step + 1,
@@ -243,7 +243,7 @@ def _marks(driver: Driver, run: Run, number: int, added: int) -> tuple[SnapshotM
     """Return marks of a turn to which blocks are added: as it is, and as it will be."""
     found = driver.world.model.find(run.claim.lease.principal, run.claim.lease.inference_id)
     before = found.turn.shown().block_count if found and found.turn else 0
-    phases = {1: (SnapshotPhase.FINAL,), 2: (SnapshotPhase.PRE_INFERENCE, SnapshotPhase.POST_INFERENCE)}
+    phases = {1: (SnapshotPhase.POST_TOOLS,), 2: (SnapshotPhase.PRE_INFERENCE, SnapshotPhase.POST_INFERENCE)}
     counts = (before, before + added)
     return tuple(
         SnapshotMark(phase, run.step + 1, count, driver.world.now)

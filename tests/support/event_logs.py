@@ -31,6 +31,7 @@ from turnwire_server.domain.event import (
     LlmThinkingFinal,
     LlmThinkingStart,
     Log,
+    Outcome,
     Payload,
     Succeeded,
     ThinkingMode,
@@ -167,14 +168,11 @@ class _Writer:
         self._live.sort(key=lambda other: other is not live)
 
     def _finish(self, live: _Live) -> None:
-        outcome = self._draw(
-            st.sampled_from(
-                [Succeeded(FinishClass.COMPLETED), Failed(AttemptLostError(attempt=0).failure()), Cancelled("enough")]
-            )
-        )
-        self._end(live, outcome)
+        failed = Failed(AttemptLostError(attempt=0).failure())
+        outcomes: list[Outcome] = [Succeeded(FinishClass.COMPLETED), failed, Cancelled("enough")]
+        self._end(live, self._draw(st.sampled_from(outcomes)))
 
-    def _end(self, live: _Live, outcome: Succeeded | Failed | Cancelled) -> None:
+    def _end(self, live: _Live, outcome: Outcome) -> None:
         if live.is_opened:
             self._tell(live, TurnClosed(0, 2))
         self._tell(live, InferenceFinished(outcome, Usage(1, 2), live.event_count + 1))
@@ -250,7 +248,7 @@ class _Writer:
         self._tell(live, EngineCallFinished(Usage(1, 2), FinishClass.COMPLETED), self._mint())
 
     def _remark(self, live: _Live) -> None:
-        remarks = [Log("info", "so far"), AgentMode("changed", "calm"), Custom("disco.line", '"hm"')]
+        remarks: list[Payload] = [Log("info", "so far"), AgentMode("changed", "calm"), Custom("disco.line", '"hm"')]
         self._tell(live, self._draw(st.sampled_from(remarks)), self._mint())
 
     def _think(self, live: _Live) -> None:
@@ -260,8 +258,9 @@ class _Writer:
             live.phases.append(entity)
             self._tell(live, ThinkingModeStarted(mode), entity)
             return
-        updates = [ThinkingModeUpdate(replace(mode, reasoning=mode.reasoning + "!"))] * 4
-        self._tell(live, self._draw(st.sampled_from([ThinkingModeCompleted(mode, success=True), *updates])), entity)
+        says: list[Payload] = [ThinkingModeUpdate(replace(mode, reasoning=mode.reasoning + "!"))] * 4
+        says.append(ThinkingModeCompleted(mode, success=True))
+        self._tell(live, self._draw(st.sampled_from(says)), entity)
 
 
 @st.composite

@@ -52,7 +52,7 @@ class DisturbedStore(MemorySessionStore):
             self.disturb = None  # what it does may read as well
             self.read_count += 1
             await disturb(self.read_count)
-            self.disturb = self.disturb or disturb
+            self.disturb = disturb
         limit_bytes = 1 if limit_bytes == READ_BYTES else limit_bytes
         return await super().read_log(principal, session_id, after, limit_bytes, inference_id)
 

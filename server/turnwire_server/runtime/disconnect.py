@@ -50,11 +50,12 @@ class Disconnects:
     is still open when the time is over. `run` does the work, and returns after `close`.
     """
 
-    def __init__(self, cancel: Cancel, clock: Clock) -> None:
+    def __init__(self, cancel: Cancel, clock: Clock, lost_max: int = LOST_MAX) -> None:
         self._cancel = cancel
         self._clock = clock
+        self._lost_max = lost_max
         self._open_counts: Counter[Key] = Counter()  # at most one entry per watcher
-        self._due_times: dict[Key, float] = {}  # at most LOST_MAX
+        self._due_times: dict[Key, float] = {}  # at most lost_max
         self._next_time = float("inf")  # when run() looks next; never later than the first of those
         self._wake = asyncio.Event()
         self._is_closed = False
@@ -105,7 +106,7 @@ class Disconnects:
     def _lose(self, key: Key, seconds: float) -> None:
         if self._is_closed:
             return
-        if key not in self._due_times and len(self._due_times) >= LOST_MAX:
+        if key not in self._due_times and len(self._due_times) >= self._lost_max:
             log.warning("too many lost watchers; the inference goes on", inference_id=key[1])
             return
         due_time = min(self._clock.monotonic() + seconds, self._due_times.get(key, float("inf")))

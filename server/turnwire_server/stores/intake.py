@@ -11,6 +11,7 @@ from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange, SessionOrigin
 from turnwire_server.domain.turn import ROLES, Block, TurnSnapshot
 from turnwire_server.stores.base import Waiting
+from turnwire_server.stores.lease import Step
 from turnwire_server.stores.start import Admission, StartCommand
 from turnwire_server.wire.inference import to_proto as inference_to_proto
 from turnwire_server.wire.session import to_proto as session_to_proto
@@ -118,6 +119,13 @@ def check_cut(through: int, head: int, unfinished: Iterable[int]) -> None:
         raise ValueError(msg)
 
 
+def check_step(step: Step) -> None:
+    """Raise ValueError for a step after which the client is waited for, and that has no event to tell of it."""
+    if step.then is not InferenceState.RUNNING and not step.events:
+        msg = f"step {step.number} leads to {step.then.name}, and no event tells of it: nobody would notice"
+        raise ValueError(msg)
+
+
 def session_bytes(session: Session) -> int:
     """Return how many bytes a session takes in a response."""
     return session_to_proto(session).ByteSize()
@@ -130,8 +138,7 @@ def snapshot_bytes(snapshot: TurnSnapshot) -> int:
 
 def waiting_bytes(waiting: Waiting) -> int:
     """Return how many bytes an inference that waits has, with all that belongs to it."""
-    effects = sum(len(effect.call) + len(effect.outcome or b"") for effect in waiting.effects)
-    return inference_bytes(waiting.inference) + len(waiting.checkpoint) + effects
+    return inference_bytes(waiting.inference) + len(waiting.checkpoint)
 
 
 def inference_bytes(inference: Inference) -> int:

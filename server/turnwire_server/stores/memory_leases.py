@@ -7,7 +7,7 @@ from turnwire_server.domain import lifecycle
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
-from turnwire_server.stores.intake import encode_map, inference_bytes
+from turnwire_server.stores.intake import check_step, encode_map, inference_bytes
 from turnwire_server.stores.lease import (
     Claim,
     DeclaredDead,
@@ -106,6 +106,7 @@ def commit_step(state: State, lease: Lease, position: int, step: Step) -> HeldIn
     _check_position(held, position)
     if step.number != held.step + 1:
         raise Fenced
+    check_step(step)
     committed = lifecycle.commit(held.inference, step.usage, step.model, step.then)
     blocks = encoded_blocks(step.blocks, state.mint)
     inference_bytes(committed)

@@ -111,7 +111,7 @@ class HeldInference:
 
     def waiting(self) -> Waiting:
         """Return the inference as those see it who answer it."""
-        return Waiting(self.shown(), self.checkpoint, self.recorded())
+        return Waiting(self.shown(), self.checkpoint)
 
     def snapshots(self, phase: SnapshotPhase | None, after: int) -> Iterator[tuple[int, TurnSnapshot]]:
         """Yield the snapshots of its turn of one phase, or of all, that are behind a position; each with its own."""

@@ -15,7 +15,7 @@ from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.domain.session import NewSession, SessionOrigin
-from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
+from turnwire_server.domain.turn import Block, SnapshotMark, SnapshotPhase, Turn, TurnState, TurnView, inherit_data
 from turnwire_server.stores.base import TOKEN_AGE_MIN, Commit
 from turnwire_server.stores.intake import (
     IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
@@ -225,6 +225,8 @@ class State:
         self.move(held, ended, (*before, *ending.events))
         held.position += len(ending.events)
         held.extend(blocks, ending)
+        if held.marks:
+            held.marks.append(SnapshotMark(SnapshotPhase.FINAL, held.marks[-1].iteration, block_count, now))
         held.effects.clear()
         if held.turn:
             held.turn.turn = replace(held.turn.turn, state=TurnState.CLOSED, close_time=now)

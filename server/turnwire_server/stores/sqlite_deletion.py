@@ -118,6 +118,7 @@ def _purge_inferences(tx: Transaction, session: sqlite3.Row, limit: int) -> int:
     bare = [(row["key"],) for row in rows if row["is_kept"]]
     tx.connection.executemany("DELETE FROM inference WHERE key = ?", gone)
     tx.connection.executemany("UPDATE inference SET record = x'' WHERE key = ? AND record <> x''", bare)
+    tx.connection.executemany("DELETE FROM mark WHERE inference = ?", bare)
     if len(rows) == limit:
         tx.connection.execute("UPDATE session SET purged_through = ? WHERE key = ?", (rows[-1]["key"], key))
         return limit

@@ -37,7 +37,7 @@ from turnwire_server.stores.sqlite_sessions import (
     record_creation,
     use_token,
 )
-from turnwire_server.stores.sqlite_snapshots import add_marks
+from turnwire_server.stores.sqlite_snapshots import add_final_mark, add_marks
 from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, find_turn, replace_data
 from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.stores.start import Decide, SessionState, StartCommand, Started, Unfinished
@@ -261,14 +261,15 @@ def extend_turn(tx: Transaction, row: InferenceRow, more: Step | Ending) -> int:
 def end(tx: Transaction, row: InferenceRow, ending: Ending) -> Inference:
     """End an inference and close its turn; its input goes with it if it has none."""
     now = tx.now()
-    own_count = extend_turn(tx, row, ending)
+    block_count = close_turn(tx, row, extend_turn(tx, row, ending), now)
+    add_final_mark(tx, row.key, block_count, now)
     ended = lifecycle.end(
         row.inference,
         ending.outcome,
         ending.usage,
         now,
         event_count=row.event_count + len(ending.events),
-        block_count=close_turn(tx, row, own_count, now),
+        block_count=block_count,
         model=ending.model,
     )
     for table in ("command", "checkpoint", "effect"):

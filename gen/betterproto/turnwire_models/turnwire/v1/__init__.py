@@ -3870,7 +3870,7 @@ class Overrides(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Tools to offer besides the profile's. Names MUST be unique. At most 128.
+    Tools to offer besides the profile's. Names MUST be unique; one that the profile has too takes its place. At most 128.
     """
 
     output_schema: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
