@@ -13,7 +13,7 @@ from support.workshop import Workshop, workshop
 from turnwire.v1 import event_pb2, tool_pb2
 
 ATTEMPT_LOST = 100
-PROFILES = {
+PROFILES: dict[str, dict[str, object]] = {
     "agent": {"engine": "scripted", "tools": [{"python": "support.gadgets"}]},
     "alone": {
         "engine": "scripted",
