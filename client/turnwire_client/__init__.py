@@ -10,12 +10,16 @@
 Values are the messages of the contract; their comments in proto/turnwire/v1 say what they mean.
 
     _client      Client: one channel, and what can be asked of the server
+    _debug       the part of Client about step mode and snapshots
+    _engines     the part of Client about engines and profiles
     _handle      InferenceHandle and Result: one inference
+    _tools       Required: tool calls that wait for the client, and the loop that answers them
     _watch       EventStream and Cursor: events, exactly once, across cuts
     _continuity  the checks of the seven promises behind it
     _transport   the channel, Policy, retries
     _backoff     Clock and Backoff: time and chance, handed in
     _requests    requests, built from what a caller has at hand
+    _pages       turns that come in pages
     _errors      the tree of exceptions; all of them are listed in `errors`
     _status      from a gRPC status to an exception
     testing      FakeServer, for the tests of your own code
@@ -40,6 +44,7 @@ if typing.TYPE_CHECKING:
         UnavailableError,
     )
     from turnwire_client._handle import InferenceHandle, Result
+    from turnwire_client._tools import Required
     from turnwire_client._transport import Policy
     from turnwire_client._watch import Cursor, EventStream
 
@@ -55,6 +60,7 @@ __all__ = [
     "Policy",
     "ProtocolError",
     "RequestError",
+    "Required",
     "Result",
     "SessionBusyError",
     "SessionDeletedError",
@@ -70,6 +76,7 @@ _HOMES = {
     "_backoff": ("Backoff", "Clock", "SystemClock"),
     "_client": ("Client",),
     "_handle": ("InferenceHandle", "Result"),
+    "_tools": ("Required",),
     "_transport": ("Policy",),
     "_watch": ("Cursor", "EventStream"),
 }

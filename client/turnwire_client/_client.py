@@ -1,14 +1,10 @@
 """The client: one channel to one server, and what can be asked of it."""
 
-import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from datetime import timedelta
-from typing import Self, TypeAlias
+from typing import Self
 
 import grpc
 
-from turnwire.v1.engine_pb2 import Engine, Profile
-from turnwire.v1.engine_service_pb2 import GetProfileRequest, ListEnginesRequest, ListProfilesRequest
 from turnwire.v1.inference_pb2 import Inference, InferenceConfig, InferenceState
 from turnwire.v1.inference_service_pb2 import CancelRequest, GetInferenceRequest, ListInferencesRequest
 from turnwire.v1.session_pb2 import NewSession, Session
@@ -26,17 +22,27 @@ from turnwire.v1.session_service_pb2 import (
 from turnwire.v1.tool_pb2 import Tool
 from turnwire.v1.turn_pb2 import Block, Turn
 from turnwire_client._backoff import Clock, SystemClock
-from turnwire_client._handle import VIEWS, InferenceHandle, View, complete_turn
-from turnwire_client._requests import UINT32_MAX, UINT64_MAX, Conflict, in_range, start_request, to_duration
+from turnwire_client._debug import DebugCalls
+from turnwire_client._engines import EngineCalls
+from turnwire_client._handle import VIEWS, InferenceHandle, View
+from turnwire_client._pages import complete_turn
+from turnwire_client._requests import (
+    UINT32_MAX,
+    UINT64_MAX,
+    Conflict,
+    Seconds,
+    in_range,
+    mint_key,
+    start_request,
+    to_duration,
+)
 from turnwire_client._transport import Policy, Transport, channel_options
 from turnwire_client._watch import EventStream, Start, Until
 
 DEFAULT_TARGET = "127.0.0.1:7450"
 
-Seconds: TypeAlias = float | timedelta
 
-
-class Client:
+class Client(EngineCalls, DebugCalls):
     """A connection to a turnwire server. Make it with `connect`; any number of tasks may share it.
 
     Every method that talks to the server raises a RequestError, by its reason, when the server refuses or cannot be
@@ -89,12 +95,13 @@ class Client:
         labels: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
         profile: str = "",
+        config: InferenceConfig | None = None,
         ttl: Seconds | None = None,
         idempotency_key: str | None = None,
     ) -> Session:
         """Creates a session; the server mints the session_id when none is given.
 
-        Values of `metadata` are JSON texts.
+        Values of `metadata` are JSON texts. `config` is laid over the profile's for every inference of the session.
         """
         new = NewSession(
             session_id=session_id,
@@ -102,6 +109,7 @@ class Client:
             labels=labels or {},
             metadata=metadata or {},
             profile=profile,
+            config=config,
             ttl=None if ttl is None else to_duration(ttl),
         )
         request = CreateSessionRequest(session=new, idempotency_key=idempotency_key or mint_key())
@@ -132,16 +140,27 @@ class Client:
         labels: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
         profile: str | None = None,
+        config: InferenceConfig | None = None,
         revision: int | None = None,
     ) -> Session:
-        """Changes what is not None; a map is replaced as a whole. `revision`, if given, has to be the present one."""
-        changes = {"display_name": display_name, "labels": labels, "metadata": metadata, "profile": profile}
+        """Changes what is not None; a map and `config` are replaced as a whole.
+
+        `revision`, if given, has to be the present one.
+        """
+        changes = {
+            "display_name": display_name,
+            "labels": labels,
+            "metadata": metadata,
+            "profile": profile,
+            "config": config,
+        }
         update = SessionUpdate(
             session_id=session_id,
             display_name=display_name or "",
             labels=labels or {},
             metadata=metadata or {},
             profile=profile or "",
+            config=config,
         )
         request = UpdateSessionRequest(session=update, revision=_revision(revision))
         request.update_mask.paths.extend(name for name, value in changes.items() if value is not None)
@@ -162,8 +181,9 @@ class Client:
         profile: str = "",
         config: InferenceConfig | None = None,
         tools: Iterable[Tool] = (),
-        output_schema: str = "",
+        output_schema: str | Mapping[str, object] = "",
         engine_options: str | Mapping[str, object] = "",
+        record_snapshots: bool = False,
         conflict_policy: Conflict = "reject",
         parent: int | None = None,
         timeout: Seconds | None = None,
@@ -175,10 +195,11 @@ class Client:
         """Starts an inference and returns once it is durable; it goes on whether or not anybody listens.
 
         `session` is the session_id of one that exists, or a NewSession to create with it, None for one with all
-        defaults. `input` is what the user says, or blocks; nothing means to go on from the parent. `engine_options` may
-        be a mapping, which is sent as JSON; where requests go is the profile's to say. `timeout` bounds the inference,
-        not this call. A key of your own makes it happen once even across restarts of your process. The server refuses
-        an `output_schema` for now, with FeatureNotImplementedError.
+        defaults. `input` is what the user says, or blocks; nothing means to go on from the parent. `tools` are executed
+        by the client, see InferenceHandle.run_tools, or name tools of the profile that need approval. `output_schema`,
+        the JSON Schema that the answer has to satisfy, and `engine_options` may be mappings, which are sent as JSON;
+        where requests go is the profile's to say. `record_snapshots` is for list_turn_snapshots. `timeout` bounds the
+        inference, not this call. A key of your own makes it happen once even across restarts of your process.
 
         Raises SessionBusyError, SessionNotFoundError and the other errors of StartInference.
         """
@@ -190,6 +211,7 @@ class Client:
             tools=tools,
             output_schema=output_schema,
             engine_options=engine_options,
+            record_snapshots=record_snapshots,
             conflict_policy=conflict_policy,
             parent=parent,
             timeout=timeout,
@@ -277,43 +299,6 @@ class Client:
             if not request.page_token:
                 return
 
-    # --- engines and profiles -----------------------------------------------------------------------
-
-    async def list_engines(self) -> AsyncGenerator[Engine, None]:
-        """The engines that the server has, by name, page by page."""
-        request = ListEnginesRequest()
-        while True:
-            response = await self._transport.call(self._transport.engines.ListEngines, request)
-            for engine in response.engines:
-                yield engine
-            request.page_token = response.next_page_token
-            if not request.page_token:
-                return
-
-    async def list_profiles(self) -> AsyncGenerator[Profile, None]:
-        """The profiles that the server offers, by name, page by page."""
-        request = ListProfilesRequest()
-        while True:
-            response = await self._transport.call(self._transport.engines.ListProfiles, request)
-            for profile in response.profiles:
-                yield profile
-            request.page_token = response.next_page_token
-            if not request.page_token:
-                return
-
-    async def get_profile(self, name: str = "") -> Profile:
-        """A profile: what is in effect, and what it was made of. Without a name, the default one.
-
-        Raises ProfileNotFoundError.
-        """
-        request = GetProfileRequest(profile=name)
-        return (await self._transport.call(self._transport.engines.GetProfile, request)).profile
-
 
 def _revision(revision: int | None) -> int | None:
     return None if revision is None else in_range("revision", revision, UINT64_MAX)
-
-
-def mint_key() -> str:
-    """A new idempotency key."""
-    return str(uuid.uuid4())
