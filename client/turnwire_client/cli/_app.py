@@ -79,7 +79,9 @@ def start(
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that the inference may take.", callback=_options.duration)
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show it up to its end.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show it up to its end, or to where it needs you: exit code 7.")
+    ] = False,
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:

@@ -18,6 +18,7 @@ from turnwire_client._client import Client
 from turnwire_client._debug import Release
 from turnwire_client._errors import (
     InferenceCancelledError,
+    InferenceFailedError,
     PauseNotFoundError,
     RequestError,
     TurnwireError,
@@ -189,7 +190,8 @@ class Conversation:
                 pass  # by Ctrl-C; its end was shown
             except (TurnwireError, UnicodeError, Waits) as error:
                 # A person tries again; a program has to know.
-                if self._person is None or not isinstance(error, RequestError) or isinstance(error, UnavailableError):
+                may_go_on = isinstance(error, RequestError | InferenceFailedError)
+                if self._person is None or not may_go_on or isinstance(error, UnavailableError):
                     _failure.fail(self._target, error, as_json=self._as_json)
                 _failure.tell(self._target, error, as_json=self._as_json)
             under_way = None

@@ -75,6 +75,7 @@ class Follower:
         self._client = client
         self._as_json = as_json
         self._cursor: Cursor | None = None
+        self._transcript = out.Transcript()
 
     async def follow(self) -> Inference:
         """Shows what comes. Raises what the inference ended with, unless it SUCCEEDED; Waits where it needs answers."""
@@ -89,7 +90,6 @@ class Follower:
         return result.raise_for_state().inference
 
     async def _show(self) -> Wait | None:
-        transcript = out.Transcript()
         seen = self._cursor
         try:
             async with self.handle.events(seen.after_sequence, seen.log) if seen else self.handle.events() as events:
@@ -98,12 +98,12 @@ class Follower:
                     if self._as_json:
                         out.print_json(event)
                     else:
-                        transcript.show(event)
+                        self._transcript.show(event)
                     if (wait := await self._wait_at(event)) is not None:
                         self._cursor = events.cursor
                         return wait
         finally:
-            transcript.end()
+            self._transcript.end()
         return None
 
     async def _wait_at(self, event: Event) -> Wait | None:

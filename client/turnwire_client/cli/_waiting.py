@@ -69,7 +69,7 @@ def to_dict(wait: Wait) -> dict[str, Any]:
 
 def tell(wait: Wait) -> None:
     """What is waited for, on stderr, and with which command it is answered."""
-    out.print_end(wait.inference)
+    out.stderr.print(f"[bold]{out.state_name(wait.inference.state)}[/]")
     required, pause = wait.required, wait.pause
     _tell_calls("approval", required.approvals)
     _tell_calls("result", required.calls)
