@@ -4,8 +4,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+import structlog
 
 from support.server import ServerProcess, server_on
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    """Log lines with short tracebacks: those with all local variables take seconds on a busy machine."""
+    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
 @pytest.fixture(scope="session")

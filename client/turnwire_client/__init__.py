@@ -16,6 +16,7 @@ Values are the messages of the contract; their comments in proto/turnwire/v1 say
     _tools       Required: tool calls that wait for the client, and the loop that answers them
     _watch       EventStream and Cursor: events, exactly once, across cuts
     _continuity  the checks of the seven promises behind it
+    _snapshot    what a watcher holds of a snapshot until it is whole
     _transport   the channel, Policy, retries
     _backoff     Clock and Backoff: time and chance, handed in
     _requests    requests, built from what a caller has at hand

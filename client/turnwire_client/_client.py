@@ -11,6 +11,7 @@ from turnwire.v1.session_pb2 import NewSession, Session
 from turnwire.v1.session_service_pb2 import (
     CreateSessionRequest,
     DeleteSessionRequest,
+    ForkSessionRequest,
     GetSessionRequest,
     GetTurnRequest,
     ListSessionsRequest,
@@ -37,7 +38,7 @@ from turnwire_client._requests import (
     to_duration,
 )
 from turnwire_client._transport import Policy, Transport, channel_options
-from turnwire_client._watch import EventStream, Start, Until
+from turnwire_client._watch import EventStream, IfCompacted, Start, Until
 
 DEFAULT_TARGET = "127.0.0.1:7450"
 
@@ -115,6 +116,39 @@ class Client(EngineCalls, DebugCalls):
         request = CreateSessionRequest(session=new, idempotency_key=idempotency_key or mint_key())
         response = await self._transport.call_repeatable(self._transport.sessions.CreateSession, request)
         return response.session
+
+    async def fork_session(
+        self,
+        session_id: str,
+        *,
+        index: int | None = None,
+        new_session_id: str = "",
+        display_name: str = "",
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        profile: str = "",
+        ttl: Seconds | None = None,
+        idempotency_key: str | None = None,
+    ) -> Session:
+        """Creates a session that shares the turns of another one up to `index`; by default, all that are closed.
+
+        What the new session does not say itself it does not have from its origin either, its profile included.
+        """
+        new = NewSession(
+            session_id=new_session_id,
+            display_name=display_name,
+            labels=labels or {},
+            metadata=metadata or {},
+            profile=profile,
+            ttl=None if ttl is None else to_duration(ttl),
+        )
+        request = ForkSessionRequest(
+            session_id=session_id,
+            index=None if index is None else in_range("index", index, UINT32_MAX),
+            session=new,
+            idempotency_key=idempotency_key or mint_key(),
+        )
+        return (await self._transport.call_repeatable(self._transport.sessions.ForkSession, request)).session
 
     async def get_session(self, session_id: str) -> Session:
         """The session as it is now."""
@@ -261,13 +295,31 @@ class Client(EngineCalls, DebugCalls):
         start: Start = "beginning",
         until: Until = "follow",
         log: str = "",
+        if_compacted: IfCompacted = "raise",
+        cancel_after_disconnect: Seconds | None = None,
     ) -> EventStream:
         """The events of a session, or of one of its inferences, each exactly once.
 
-        `start` may be the sequence to begin after; then `log`, the token that came with it, should be given too.
-        `until="inference_end"` needs an inference_id. Raises ValueError for a sequence that cannot be one.
+        `start` may be the sequence to begin after; then `log`, the token that came with it, should be given too. With
+        "snapshot" it is what everything so far amounts to, then what follows; EventStream says how to tell them apart.
+        `if_compacted="snapshot"` begins with a snapshot as well where retention has removed what is due.
+
+        `until="inference_end"` needs an inference_id, and so does `cancel_after_disconnect`: if the stream breaks, also
+        because this process ends or leaves the loop, and no stream of the inference is there after so many seconds, the
+        server cancels it.
+
+        Raises ValueError for a sequence, or a time, that cannot be one.
         """
-        return EventStream(self._transport, session_id, inference_id, start, until, log)
+        return EventStream(
+            self._transport,
+            session_id,
+            inference_id,
+            start,
+            until,
+            log,
+            if_compacted=if_compacted,
+            cancel_after_disconnect=cancel_after_disconnect,
+        )
 
     # --- turns --------------------------------------------------------------------------------------
 

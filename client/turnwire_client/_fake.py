@@ -10,6 +10,7 @@ from turnwire.v1.error_reason_pb2 import Error
 from turnwire.v1.inference_pb2 import Inference, InferenceState, Usage
 from turnwire.v1.inference_service_pb2 import StartInferenceRequest
 from turnwire.v1.session_pb2 import InferenceRef, NewSession
+from turnwire.v1.session_service_pb2 import ForkSessionRequest
 from turnwire.v1.tool_pb2 import Tool, ToolOutcome
 from turnwire.v1.turn_pb2 import Block, BlockStatus, Turn, TurnState
 from turnwire_client._fake_session import FakeSession, Refused, finish, speak
@@ -77,6 +78,26 @@ class FakeStore:
             raise Refused("SESSION_ALREADY_EXISTS", session_id=new.session_id)
         session = FakeSession(new)
         self.sessions[session.proto.session_id] = session
+        return session
+
+    def fork_session(self, request: ForkSessionRequest) -> FakeSession:
+        """Raises Refused."""
+        origin = self.session(request.session_id)
+        closed = sum(turn.state == TurnState.TURN_STATE_CLOSED for turn in origin.turns)  # all but the newest, at least
+        index = request.index if request.HasField("index") else closed - 1
+        if not 0 <= index < len(origin.turns):
+            raise Refused("TURN_NOT_FOUND", session_id=request.session_id, index=max(index, 0))
+        if index >= closed:
+            raise Refused("TURN_NOT_CLOSED", session_id=request.session_id, index=closed)
+        session = self.create_session(request.session)
+        session.proto.origin.session_id = request.session_id
+        session.proto.origin.index = index
+        for turn in origin.turns[: index + 1]:
+            shared = Turn()
+            shared.CopyFrom(turn)
+            shared.session_id = session.proto.session_id
+            session.turns.append(shared)
+        session.proto.turn_count = len(session.turns)
         return session
 
     def start(self, request: StartInferenceRequest) -> tuple[FakeSession, Inference]:

@@ -7,6 +7,7 @@ from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_pb2 import Inference
 from turnwire_client._fake import FakeStore
 from turnwire_client._fake_session import TERMINAL, FakeSession, Refused
+from turnwire_client._fake_snapshot import snapshot_parts
 
 
 def open_log(store: FakeStore, request: pb.SubscribeEventsRequest) -> tuple[FakeSession, int]:
@@ -18,9 +19,7 @@ def open_log(store: FakeStore, request: pb.SubscribeEventsRequest) -> tuple[Fake
     if request.log and request.log != session.proto.log:
         raise Refused("LOG_REPLACED", session_id=session_id, log=session.proto.log)
     start = request.WhichOneof("start")
-    if start == "snapshot":
-        raise Refused("FEATURE_NOT_IMPLEMENTED", feature="snapshot")
-    after = request.after_sequence if start == "after_sequence" else head if start == "live" else 0
+    after = {"after_sequence": request.after_sequence, "from_beginning": 0}.get(str(start), head)
     if after > head:
         raise Refused("CURSOR_AHEAD", session_id=session_id, after_sequence=after, head_sequence=head)
     return session, after
@@ -54,6 +53,9 @@ async def stream(
     opened = pb.SubscriptionOpened(log=session.proto.log, earliest_sequence=1, head_sequence=head)
     yield pb.SubscribeEventsResponse(after_sequence=position, through_sequence=position, opened=opened)
     wanted = request.inference_id
+    if request.HasField("snapshot"):
+        for part in snapshot_parts(event for event in session.events[:head] if wanted in {"", event.inference_id}):
+            yield pb.SubscribeEventsResponse(after_sequence=head, through_sequence=head, snapshot=part)
     ends = pb.SubscriptionEndReason
     reason = ends.SUBSCRIPTION_END_REASON_UNSPECIFIED
     while not reason:

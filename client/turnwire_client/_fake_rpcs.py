@@ -74,6 +74,7 @@ class FakeRpcs:
         }
         session = {
             "CreateSession": self._unary(spb.CreateSessionRequest, self._create_session),
+            "ForkSession": self._unary(spb.ForkSessionRequest, self._fork_session),
             "GetSession": self._unary(spb.GetSessionRequest, self._get_session),
             "ListSessions": self._unary(spb.ListSessionsRequest, self._list_sessions),
             "UpdateSession": self._unary(spb.UpdateSessionRequest, self._update_session),
@@ -201,6 +202,18 @@ class FakeRpcs:
         self._store.remember("CreateSession", request.idempotency_key, body, session.proto.session_id)
         return spb.CreateSessionResponse(session=session.proto, created=True)
 
+    async def _fork_session(self, request: spb.ForkSessionRequest) -> spb.ForkSessionResponse:
+        content = spb.ForkSessionRequest()
+        content.CopyFrom(request)
+        content.ClearField("idempotency_key")
+        body = content.SerializeToString(deterministic=True)
+        known = self._store.remembered("ForkSession", request.idempotency_key, body)
+        if known is not None:
+            return spb.ForkSessionResponse(session=self._store.session(known).proto, created=False)
+        session = self._store.fork_session(request)
+        self._store.remember("ForkSession", request.idempotency_key, body, session.proto.session_id)
+        return spb.ForkSessionResponse(session=session.proto, created=True)
+
     async def _get_session(self, request: spb.GetSessionRequest) -> spb.GetSessionResponse:
         return spb.GetSessionResponse(session=self._store.session(request.session_id).proto)
 
@@ -266,7 +279,7 @@ class FakeRpcs:
             raise
         room, cut = self.cuts.popleft() if self.cuts else (-1, None)
         async for response in stream(session, request, position):
-            if cut is not None and response.events:
+            if cut is not None and (response.events or response.snapshot.events):
                 if not room:
                     break
                 room -= 1

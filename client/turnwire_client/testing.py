@@ -9,7 +9,8 @@
 It is a real gRPC server on a free port of 127.0.0.1 and keeps the contract, in memory: sessions, turns, the event log
 with its seven promises (but not Durable), idempotency keys, SESSION_BUSY, Wait, Cancel, tool calls, profiles. Every
 page has everything. Tools are not executed and output schemas not looked at: what comes is as told. What it lacks is
-refused: conflict policies other than REJECT, snapshots, forks, step mode.
+refused: conflict policies other than REJECT, step mode. It takes `cancel_after_disconnect` and cancels
+nothing.
 
 And it fails on demand: `fail` and `hang` are about inferences, `refuse` and `lose_reply` about rpcs, `cut_streams`
 about streams of events, `restart` about the whole server.

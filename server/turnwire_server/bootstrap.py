@@ -23,6 +23,7 @@ from turnwire_server.engines.pydantic_ai import options as pydantic_ai
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Bus, Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.rpc.server import RpcServer
 from turnwire_server.runtime.assembly import Assembly, assemble
 from turnwire_server.runtime.clock import SystemClock
@@ -34,7 +35,7 @@ from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.sqlite import SqliteSessionStore
 from turnwire_server.stores.sqlite_file import StoreOpenError
 from turnwire_server.telemetry.logs import logger
-from turnwire_server.wire.event import decode_frames, encode_event
+from turnwire_server.wire.event import decode_frames, encode_event, encode_frame
 
 # Rpcs at a time besides the event streams: the waits that are held, and plenty of room for the others. Beyond that the
 # transport refuses them, without details.
@@ -90,13 +91,22 @@ async def running_server(
         engines = _engines(profiles, stack)
         abandoned: set[asyncio.Task[Any]] = set()
         abandon, silence = _abandon_into(abandoned), settings.silence_seconds_max
+        codec = FrameCodec(decode_frames, encode_frame)
         assemblies = await _assemble(profiles, engines, clock, abandon, stack)
         ports = Ports(store, encode_event, clock, mint_id, abandon, fanout.refresh, silence)
 
         async def tell_fitness(*, is_fit: bool) -> None:
             await rpc.tell_fitness(is_fit=is_fit)
 
-        supervisor = Supervisor(ports, bus, assemblies, decode_frames, settings.inferences_running_max, tell_fitness)
+        supervisor = Supervisor(
+            ports,
+            bus,
+            assemblies,
+            codec,
+            settings.inferences_running_max,
+            tell_fitness,
+            settings.events_retention,
+        )
         runtime = Runtime(
             store,
             bus,
@@ -106,6 +116,7 @@ async def running_server(
             clock,
             mint_id,
             encode_event,
+            codec,
             queue_depth_max=settings.queue_depth_max,
             heartbeat_seconds=settings.heartbeat_seconds,
             watchers_max=settings.watchers_max,
@@ -121,6 +132,7 @@ async def running_server(
         host = settings.listen.rpartition(":")[0]
         async with asyncio.TaskGroup() as group:
             group.create_task(supervisor.run())
+            group.create_task(runtime.run())
             await rpc.start()
             server = Server(f"{host}:{port}", store, runtime, rpc, settings.drain_grace_seconds, abandoned)
             log.info("listening", address=server.address, store=settings.store, default_profile=profiles.default)

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import WAITS, Harness, answer, by_call, gather, llm, marks, texts
+from contract.store_harness import WAITS, Harness, answer, gather, llm, marks, texts
 from turnwire_server.domain.errors import (
     IdempotencyKeyReusedError,
     InferenceNotFoundError,
@@ -16,7 +16,7 @@ from turnwire_server.domain.event import Cancelled, Failed, InferenceFinished, L
 from turnwire_server.domain.inference import FinishClass, IllegalTransition, Inference, InferenceState
 from turnwire_server.domain.turn import TurnState
 from turnwire_server.stores.base import Amendment, Waiting
-from turnwire_server.stores.lease import Claim, Effect, Fenced, Step
+from turnwire_server.stores.lease import Claim, Fenced, Step
 from turnwire_server.stores.start import Idempotency
 
 ABORTED = Failed(StepAbortedError(pause="p").failure())
@@ -43,7 +43,7 @@ class AnswerPromises:
         head = (await harness.store.get_session("local", "s")).head_sequence
         harness.now += timedelta(seconds=1)
         events = tuple(harness.deltas(claim, "x", "y"))
-        ended = await harness.amend(claim, lambda _: Amendment(b"two", (Effect("c"),), events, outcome=outcome))
+        ended = await harness.amend(claim, lambda _: Amendment(b"two", events, outcome=outcome))
         assert ended.state is (InferenceState.FAILED if outcome == ABORTED else InferenceState.CANCELLED)
         assert (ended.end_time, ended.last_sequence) == (harness.now, head + 4)
         assert await harness.get(ended) == ended
@@ -78,7 +78,7 @@ class AnswerPromises:
         assert (turn.state, texts(turn)) == (TurnState.CLOSED, ["hi", "a", "b", "c", "d", "e", "f"])
         assert [type(payload) for payload in (await harness.payloads("s"))[-2:]] == [TurnClosed, InferenceFinished]
         assert TurnClosed(0, 7) in await harness.payloads("s")
-        assert [each.turn.block_count for each in await harness.snapshots(claim.inference)] == [5, 6]
+        assert [each.turn.block_count for each in await harness.snapshots(claim.inference)] == [5, 6, 7]
 
     @pytest.mark.parametrize("outcome", [None, ABORTED], ids=["released", "ended"])
     async def test_blocks_that_cannot_be_encoded_change_nothing(
@@ -87,7 +87,7 @@ class AnswerPromises:
         await harness.session("s")
         claim = await harness.waiting("s")
         before, waiting = await harness.everything(), await harness.look(claim)
-        broken = Amendment(b"two", (Effect("c"),), blocks=(llm("fine"), llm("\ud800")), outcome=outcome)
+        broken = Amendment(b"two", blocks=(llm("fine"), llm("\ud800")), outcome=outcome)
         with pytest.raises(UnicodeEncodeError):
             await harness.amend(claim, lambda _: broken)
         assert await harness.everything() == before
@@ -117,7 +117,7 @@ class AnswerPromises:
         claim = await harness.waiting("s", wake_time=harness.now)
         before, waiting = await harness.everything(), await harness.look(claim)
         events = tuple(harness.deltas(claim, "x"))
-        amendment = Amendment(b"two", (Effect("c", b"C"),), events, (llm("b"),), outcome=broken)
+        amendment = Amendment(b"two", events, (llm("b"),), outcome=broken)
         with pytest.raises((IllegalTransition, UnicodeEncodeError)):
             await harness.store.amend("local", claim.inference.inference_id, "token", lambda _: amendment, _guard("k"))
         assert await harness.everything() == before
@@ -148,10 +148,10 @@ class AnswerKeyPromises:
     async def test_a_repeat_does_not_answer_what_waits_again(self, harness: Harness) -> None:
         await harness.session("s")
         claim = await harness.waiting("s")
-        await _answer(harness, claim, _guard("0"), Effect("c", b"C"), is_released=False)
+        await _answer(harness, claim, _guard("0"), is_released=False)
         await _check_taken(harness, claim, 1)
         waiting = await harness.look(claim)
-        assert (waiting.inference.state, by_call(waiting.effects)) == (WAITS[0], {"c": b"C"})
+        assert (waiting.inference.state, waiting.checkpoint) == (WAITS[0], b"answered")
         ended = await _answer(harness, claim, _guard("1"), outcome=ABORTED)
         assert ended.state is InferenceState.FAILED
         await _check_taken(harness, claim, 2)
@@ -229,11 +229,11 @@ async def _answer(
     harness: Harness,
     claim: Claim,
     guard: Idempotency,
-    *effects: Effect,
+    *,
     is_released: bool = True,
     outcome: Outcome | None = None,
 ) -> Inference:
-    decide = answer(*effects, is_released=is_released, outcome=outcome)
+    decide = answer(is_released=is_released, outcome=outcome)
     return await harness.store.amend("local", claim.inference.inference_id, harness.mint(), decide, guard)
 
 

@@ -21,6 +21,7 @@ Prepare = Callable[[Harness], Awaitable[Send]]
 GUARD = Idempotency("CreateSession", "k", b"content")
 ANSWER = Idempotency("SubmitToolResults", "k", b"answer")
 DATA = {"app.of@v1": "1"}
+_FORK_GUARD = Idempotency("ForkSession", "k", b"content")
 _WAITS = InferenceState.WAITING_FOR_TOOLS
 
 
@@ -32,6 +33,7 @@ def calls_about(harness: Harness, session_id: str) -> list[Awaitable[object]]:
         store.update_session(*name, SessionChange("x"), None, harness.mint()),
         store.set_step_mode(*name, StepMode(), harness.mint()),
         store.delete_session(*name, None, force=True),
+        harness.fork("fork", session_id),
         harness.start(session_id),
         store.get_first_in_line(*name),
         store.list_inferences(*name, (), 10, None),
@@ -48,6 +50,15 @@ def calls_about(harness: Harness, session_id: str) -> list[Awaitable[object]]:
 def _create(guard: Idempotency | None) -> Prepare:
     async def prepare(harness: Harness) -> Send:
         return lambda: harness.store.create_session("local", NewSession("t", "new"), "token", guard)
+
+    return prepare
+
+
+def _fork(guard: Idempotency | None, index: int | None = None) -> Prepare:
+    async def prepare(harness: Harness) -> Send:
+        await harness.turn("s", "q", "a")
+        new = NewSession("t", "new")
+        return lambda: harness.store.fork_session("local", "s", index, new, "token", guard)
 
     return prepare
 
@@ -102,7 +113,7 @@ def _amend(*, is_released: bool, outcome: Outcome | None = None, guard: Idempote
     async def prepare(harness: Harness) -> Send:
         claim = await harness.waiting("s", wake_time=harness.now)
         events = tuple(harness.deltas(claim, "x"))
-        amendment = Amendment(b"answered", (Effect("c", b"C"),), events, (llm("b"),), is_released, outcome)
+        amendment = Amendment(b"answered", events, (llm("b"),), is_released, outcome)
         inference_id = claim.inference.inference_id
         return lambda: harness.store.amend("local", inference_id, "token", lambda _: amendment, guard)
 
@@ -186,6 +197,12 @@ async def _sweep(harness: Harness) -> Send:
     return lambda: harness.store.sweep(harness.now)
 
 
+async def _sweep_sessions(harness: Harness) -> Send:
+    await harness.session("expired", ttl=timedelta(seconds=1))
+    harness.now += timedelta(seconds=1)
+    return lambda: harness.store.sweep(harness.now)
+
+
 async def _compact(harness: Harness) -> Send:
     await harness.turn("s", "q", "a")
     return lambda: harness.store.compact("local", "s", Base(4, b"fold"))
@@ -195,6 +212,9 @@ async def _compact(harness: Harness) -> Send:
 WRITES: Mapping[str, Prepare] = {
     "create_session": _create(None),
     "create_session: with a key": _create(GUARD),
+    "fork_session": _fork(None),
+    "fork_session: at a turn": _fork(None, 0),
+    "fork_session: with a key": _fork(_FORK_GUARD),
     "update_session: at any revision": _update(None),
     "update_session: at a revision": _update(1),
     "start": _start("s"),
@@ -230,6 +250,7 @@ WRITES: Mapping[str, Prepare] = {
     "hand_back: of what was lost": _hand_back(is_loss=True),
     "finish": _finish,
     "sweep": _sweep,
+    "sweep: of a session": _sweep_sessions,
     "compact": _compact,
 }
 
@@ -263,6 +284,7 @@ READS: Mapping[str, Prepare] = {
     ),
     "read_log": _read(lambda store, _: store.read_log("local", "s", 0, 1)),
     "read_base": _read(lambda store, _: store.read_base("local", "s")),
+    "find_retired": _read(lambda store, _: store.find_retired(EPOCH + timedelta(days=1), 9)),
     "get_turn": _read(lambda store, _: store.get_turn("local", "s", 0, TurnView.FULL, 0, 9)),
     "list_turns": _read(lambda store, _: store.list_turns("local", "s", TurnView.FULL, 9, None, newest_first=True)),
 }

@@ -1,5 +1,6 @@
 """What clients may do next: one function per rule. Each makes a call out of a step, or none."""
 
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -10,9 +11,8 @@ from turnwire_server.domain.errors import DrainingError, SessionBusyError, StepA
 from turnwire_server.domain.event import Cancelled, Failed
 from turnwire_server.domain.inference import ConflictPolicy, InferenceConfig, Overrides
 from turnwire_server.domain.session import NewSession, PauseAction, SessionChange, StepMode
-from turnwire_server.domain.turn import PER_TURN_DATA, Block, User
+from turnwire_server.domain.turn import PER_TURN_DATA, Block, TurnState, User
 from turnwire_server.stores.base import Amendment, Base, Waiting
-from turnwire_server.stores.lease import Effect
 from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand, Started
 
 _POLICIES = (
@@ -22,6 +22,7 @@ _POLICIES = (
     ConflictPolicy.ROLLBACK,
     ConflictPolicy.REJECT,
 )
+_TTLS = (None, timedelta(hours=1), timedelta(seconds=8))
 _DATA = MappingProxyType({"app.of@v1": "1", min(PER_TURN_DATA): "2"})
 _CONFIG = InferenceConfig(temperature=0.1, stop_sequences=("ü",))
 _STEP_MODES = (None, StepMode(), StepMode(timedelta(microseconds=1), PauseAction.ABORT))
@@ -30,11 +31,11 @@ _STEP_MODES = (None, StepMode(), StepMode(timedelta(microseconds=1), PauseAction
 def create(driver: Driver, step: Step) -> Sent:
     """A client creates a session."""
     principal, session_id = SESSIONS[(3, 3, 0, 3, 1)[step.which]]
-    label, has_ttl, key, is_refused, config = step.take(2, 2, 6, 5, 2)
+    label, ttl, key, is_refused, config = step.take(2, 3, 6, 5, 2)
     new = NewSession(
         session_id,
         labels={"of": "all"} if label else {},
-        ttl=timedelta(hours=1) if has_ttl else None,
+        ttl=_TTLS[ttl],
         profile="p",
         config=_CONFIG if config else InferenceConfig(),
     )
@@ -43,7 +44,37 @@ def create(driver: Driver, step: Step) -> Sent:
     return Sent(call, Slot())
 
 
-def _session(step: Step) -> tuple[str, str]:
+def may_fork(driver: Driver) -> bool:
+    """Return whether there is a session to fork."""
+    return bool(_with_turns(driver))
+
+
+def _with_turns(driver: Driver) -> list[tuple[str, str]]:
+    sessions = driver.world.model.sessions.items()
+    return [name for name, session in sessions if session.turns and session.turns[0].noun.state is TurnState.CLOSED]
+
+
+def fork(driver: Driver, step: Step) -> Sent:
+    """A client forks a session, which may be a fork itself, at a turn that there may be."""
+    at, ttl, key, name, is_refused = step.take(6, 3, 8, 8, 5)
+    known = _with_turns(driver)
+    principal, session_id = known[step.which % len(known)] if known and step.who != 2 else _session(driver, step)
+    session = driver.world.model.sessions.get((principal, session_id))
+    newest = len(session.turns) - 1 if session else 0
+    index = (None, newest, newest // 2, 0, newest - 1, newest + 1)[at]
+    taken = {7: session_id, 6: "s", 5: "u"}.get(name, driver.world.mint("fork"))
+    new = NewSession(taken, labels={"of": "all"}, ttl=_TTLS[ttl])
+    check = Witness(_refuse if is_refused == 4 else _accept)
+    token, guard = driver.world.mint("log"), _key("ForkSession", key)
+    index = None if index is None else max(index, 0)
+    return Sent(Call("fork_session", principal, session_id, index, new, token, guard, check), Slot())
+
+
+def _session(driver: Driver, step: Step) -> tuple[str, str]:
+    """Return a session: one that there always is, or mostly; or a fork."""
+    forks = [name for name in driver.world.model.sessions if name not in SESSIONS]
+    if forks and step.who == 2:
+        return forks[step.which % len(forks)]
     return SESSIONS[(0, 0, 1, 3, 2)[step.which]]
 
 
@@ -63,13 +94,18 @@ def _key(rpc: str, number: int) -> Idempotency | None:
 def start(driver: Driver, step: Step) -> Sent:
     """A client starts an inference."""
     policy, key, timeout, parent, is_new, is_recorded = step.take(5, 6, 3, 12, 6, 2)
-    principal, session_id = SESSIONS[-1 if is_new == 5 else (0, 0, 1, 0, 2)[step.which]]
+    is_forked = step.who == 2 or step.which == 3
+    principal, session_id = SESSIONS[(0, 0, 1, 0, 2)[step.which]]
+    if is_new == 5:
+        principal, session_id = SESSIONS[-1]
+    elif is_forked:
+        principal, session_id = _session(driver, replace(step, who=2))
     command = StartCommand(
         principal,
         driver.world.mint("inference"),
         NewSession(session_id, labels={"of": "all"}) if is_new == 5 else session_id,
         (Block("", User(f"to {session_id}")), Block("b", User("more")))[: 1 + step.who % 2],
-        {10: 0, 11: 1}.get(parent),
+        {9: 2, 10: 0, 11: 1}.get(parent),
         overrides=Overrides(record_snapshots=bool(is_recorded)),
         conflict_policy=_POLICIES[policy],
         idempotency=_key("StartInference", key),
@@ -115,12 +151,11 @@ def amend(driver: Driver, step: Step) -> Sent | None:
 
 def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> Sent:
     """A client answers an inference."""
-    is_partial, events, effects, is_refused, end, key, blocks = step.take(2, 3, 3, 6, 5, 6, 2)
+    is_partial, events, is_refused, end, key, blocks = step.take(2, 3, 6, 5, 4, 2)
     found = driver.world.model.find(principal, inference_id)
     session_id = found.noun.session_id if found else ""
     amendment = Amendment(
         f"amended {step.how}".encode(),
-        tuple(Effect(f"call-{number}", f"client {step.how}".encode()) for number in range(effects)),
         driver.deltas(session_id, inference_id, events),
         is_released=not is_partial,
         blocks=(Block("", User(f"answered {step.how}")),) * blocks,
@@ -132,7 +167,7 @@ def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> 
             raise ToolCallNotPendingError(inference_id=inference_id, tool_calls="call-1")
         return amendment
 
-    guard = _key(f"answers to {inference_id}", key)
+    guard = _key(f"answers to {inference_id}", (0, 3, 3, 5)[key])
     call = Call("amend", principal, inference_id, driver.world.mint("amend"), Witness(decide), guard)
     what = "ended" if amendment.outcome else "partly" if is_partial else "released"
     return Sent(call, Slot(), kind=f"amend, {what}{', with a key' if guard else ''}")
@@ -140,7 +175,7 @@ def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> 
 
 def update(driver: Driver, step: Step) -> Sent:
     """A client changes a session."""
-    principal, session_id = _session(step)
+    principal, session_id = _session(driver, step)
     known = driver.world.model.sessions.get((principal, session_id))
     labels, name, revision, config = step.take(3, 2, 4, 3)
     change = SessionChange(
@@ -162,7 +197,7 @@ def set_step_mode(driver: Driver, step: Step) -> Sent:
 
 def delete(driver: Driver, step: Step) -> Sent:
     """A client deletes a session."""
-    principal, session_id = _session(step)
+    principal, session_id = _session(driver, step)
     is_mild, log, revision = step.take(3, 4, 4)
     known = driver.world.model.sessions.get((principal, session_id))
     known_log = known.noun.log.bound if known and isinstance(known.noun.log, Minted) else ""
@@ -173,12 +208,17 @@ def delete(driver: Driver, step: Step) -> Sent:
 
 def compact(driver: Driver, step: Step) -> Sent:
     """The server cuts a log, as far as it may or further."""
-    principal, session_id = _session(step)
+    principal, session_id = _session(driver, step)
     session = driver.world.model.sessions.get((principal, session_id))
     head = len(session.log) if session else 0
     firsts = [each.shown().first_sequence for each in session.line()] if session else []
     allowed = min([head + 1, *firsts]) - 1
     through = (allowed, allowed // 2, allowed, allowed + 1, head + 1)[step.how % 5]
+    retired = driver.world.model.find_retired(driver.world.now - timedelta(seconds=(0, 5, 20)[step.who]))
+    if retired and step.how % 2:
+        principal, session_id, through = min(
+            (each.principal, each.session_id, each.through_sequence) for each in retired
+        )
     return Sent(Call("compact", principal, session_id, Base(through, f"fold {through}".encode())), Slot())
 
 

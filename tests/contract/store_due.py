@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from contract.store_harness import FOREVER, WAITS, Harness, answer, by_call, llm
+from contract.store_harness import FOREVER, WAITS, Harness, answer, llm
 from contract.store_pages import walk
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import ConflictPolicy, InferenceState
 from turnwire_server.stores.base import Amendment, Due, Waiting
-from turnwire_server.stores.lease import Claim, Effect, Step
+from turnwire_server.stores.lease import Claim, Step
 
 SECOND = timedelta(seconds=1)
 TOOLS, PAUSED = WAITS
@@ -69,7 +69,7 @@ class DuePromises:
         await harness.session("s")
         claim = await harness.waiting("s", wake_time=harness.now + SECOND)
         events = tuple(harness.deltas(claim, "x"))
-        await harness.amend(claim, lambda _: Amendment(b"part", (Effect("c", b"C"),), events, is_released=False))
+        await harness.amend(claim, lambda _: Amendment(b"part", events, is_released=False))
         assert await harness.due() == []
         assert await harness.due(SECOND) == [claim.inference.inference_id]
 
@@ -107,10 +107,10 @@ class WaitingListPromises:
         claim = await harness.waiting("s", llm("a"))
         for session_id in ("s", ""):
             page = await harness.store.list_waiting("local", session_id, TOOLS, 9, None)
-            assert page.items == (Waiting(await harness.get(claim.inference), b"waits", ()),)
-        await harness.amend(claim, answer(Effect("a", b"A"), Effect("b"), is_released=False))
+            assert page.items == (Waiting(await harness.get(claim.inference), b"waits"),)
+        await harness.amend(claim, answer(is_released=False))
         [waiting] = (await harness.store.list_waiting("local", "s", TOOLS, 9, None)).items
-        assert (waiting.checkpoint, by_call(waiting.effects)) == (b"answered", {"a": b"A", "b": None})
+        assert waiting.checkpoint == b"answered"
         assert waiting == await harness.look(claim)
         await harness.amend(claim)
         assert (await harness.store.list_waiting("local", "s", TOOLS, 9, None)).items == ()
@@ -153,11 +153,10 @@ class WaitingListPromises:
         assert (await harness.store.list_waiting("local", "a", TOOLS, 9, page.next)).items == ()
 
     async def test_a_page_has_a_mebibyte_or_one_that_waits(self, harness: Harness) -> None:
-        for session_id, size in (("a", 2_000_000), ("b", 400_000), ("c", 400_000), ("d", 400_000)):
+        for session_id, size in (("a", 2_000_000), ("b", 500_000), ("c", 500_000), ("d", 500_000)):
             await harness.session(session_id)
             claim = await harness.waiting(session_id)
-            part = answer(Effect("c", b"x" * size), checkpoint=b"x" * 100_000, is_released=False)
-            await harness.amend(claim, part)
+            await harness.amend(claim, answer(b"x" * size, is_released=False))
         pages = await walk(lambda after: harness.store.list_waiting("local", "", TOOLS, 9, after))
         assert [len(page) for page in pages] == [1, 2, 1]
 

@@ -138,3 +138,19 @@ class HandBackPromises:
             await harness.store.hand_back(claim.lease, 0, is_loss=True)
         assert await harness.everything() == before
         assert await harness.again(following, "you") == following
+
+    async def test_a_claim_that_arrives_late_may_have_a_token_that_was_handed_back(self, harness: Harness) -> None:
+        for session_id in ("s", "t"):
+            await harness.session(session_id)
+        lost = await harness.running("s")
+        await harness.lose(lost)
+        await harness.start("t")
+        await harness.store.claim("me", ["of the lost one"], only_lost=True)
+        [claim] = await harness.store.claim("me", ["token"])
+        await harness.store.hand_back(claim.lease, 0, is_loss=False)
+        await harness.store.revoke("me", ["of the lost one"])
+        [late] = await harness.store.claim("me", ["token"], only_lost=True)
+        assert late.inference.inference_id == lost.inference.inference_id
+        next_one = await harness.claim()
+        assert next_one.inference.inference_id == claim.inference.inference_id
+        assert len((await harness.store.heartbeat("me")).running) == 2

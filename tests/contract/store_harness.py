@@ -76,11 +76,9 @@ def by_call(effects: Sequence[Effect]) -> dict[str, bytes | None]:
     return {effect.call: effect.outcome for effect in effects}
 
 
-def answer(
-    *effects: Effect, checkpoint: bytes = b"answered", is_released: bool = True, outcome: Outcome | None = None
-) -> Amend:
+def answer(checkpoint: bytes = b"answered", *, is_released: bool = True, outcome: Outcome | None = None) -> Amend:
     """Return what takes an answer, whatever is waited for."""
-    return lambda _: Amendment(checkpoint, effects, is_released=is_released, outcome=outcome)
+    return lambda _: Amendment(checkpoint, is_released=is_released, outcome=outcome)
 
 
 # Opens a store that publishes, tells the time and mints as it is told.
@@ -127,6 +125,12 @@ class Harness:
         """Create a session."""
         new = NewSession(session_id, **fields)
         session, _ = await self.store.create_session(principal, new, self.mint(), None)
+        return session
+
+    async def fork(self, session_id: str, origin: str = "s", index: int | None = None, **fields: Any) -> Session:
+        """Fork a session."""
+        new = NewSession(session_id, **fields)
+        session, _ = await self.store.fork_session("local", origin, index, new, self.mint(), None)
         return session
 
     async def delete(self, session_id: str = "s", *, force: bool = False) -> None:

@@ -30,6 +30,8 @@ async def look(world: World) -> None:
         await _look_at_waiting(world, principal, "")
     for session in model.sessions.values():
         await world.read(Call("get_session", session.principal, session.noun.session_id))
+        if session.turns:
+            await _look_at_turns(world, session)
         if session.log:
             await _look_at_inferences(world, session)
             await _look_at_turns(world, session)
@@ -38,6 +40,7 @@ async def look(world: World) -> None:
             await _look_at_log(world, session)
     for later in (0, 5, 3600):
         await world.read(Call("find_due", world.now + timedelta(seconds=later), 3))
+    await _look_for_retired(world)
     await world.read(Call("get_session", "other", "of-nobody"))
     await world.read(Call("get_inference", "other", "of-nobody"))
     _check_minted(world)
@@ -91,6 +94,18 @@ async def _look_at_turns(world: World, session: ModelSession) -> None:
     await world.read(Call("get_turn", *where, None, TurnView.FULL, 0, 2))
     await world.read(Call("get_turn", *where, max(newest, 0), TurnView.FULL, 2, _ALL))
     await world.read(Call("get_turn", *where, max(newest - 1, 0), TurnView.DELTA, 0, 1))
+
+
+async def _look_for_retired(world: World) -> None:
+    for seconds in (-1, 0, 5, 20):
+        ended_before = world.now - timedelta(seconds=seconds)
+        expected = world.model.find_retired(ended_before)
+        found = await world.store.find_retired(ended_before, _ALL)
+        assert len(set(found)) == len(found), f"found twice: {found}"
+        assert set(found) == expected, f"before {ended_before}: {found}\n  and not {expected}"
+        some = await world.store.find_retired(ended_before, 1)
+        assert len(some) == min(len(expected), 1)
+        assert set(some) <= expected
 
 
 async def _look_at_log(world: World, session: ModelSession) -> None:

@@ -143,6 +143,8 @@ class Model(WaitModel):
             return inference.shown()
         if not inference.is_held_by(lease, position) or inference.step + 1 != step.number:
             raise Fenced
+        if step.then is not RUNNING and not step.events:
+            raise ValueError
         inference.step, inference.checkpoint, inference.effects = step.number, step.checkpoint, {}
         extend(inference, step)
         inference.noun = replace(inference.noun, state=step.then)
@@ -196,6 +198,7 @@ class Model(WaitModel):
             elif deadline <= now:
                 timeout = f"{(deadline - inference.noun.create_time).total_seconds():g}s"
                 end(self.told, inference, Failed(DeadlineExceededError(timeout=timeout).failure()), now)
+        self.expire_sessions(now)
 
     def _heed_cancel(self, inference: ModelInference) -> None:
         """End what nobody runs any more, if that was requested."""

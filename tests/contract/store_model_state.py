@@ -27,6 +27,7 @@ from turnwire_server.domain.turn import (
     ROLES,
     Block,
     SnapshotMark,
+    SnapshotPhase,
     Turn,
     TurnState,
     TurnView,
@@ -78,7 +79,7 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class ModelSession:
-    """A session, and everything that belongs to it."""
+    """A session, and everything that belongs to it; the first turns of a fork belong to another one."""
 
     principal: str
     noun: Session
@@ -89,6 +90,12 @@ class ModelSession:
     inferences: list["ModelInference"] = field(default_factory=list["ModelInference"])
     turns: list["ModelTurn"] = field(default_factory=list["ModelTurn"])
     delete_time: datetime | None = None
+
+    def show(self, turn: "ModelTurn", blocks: Iterable[Block] = ()) -> Turn:
+        """Return a turn as one of this session, with these of its blocks."""
+        session_id = self.noun.session_id
+        metadata = {**turn.noun.metadata, "geppetto.session_id@v1": json.dumps(session_id)}
+        return replace(turn.shown(blocks), session_id=session_id, metadata=metadata)
 
     def line(self) -> list["ModelInference"]:
         """Return the unfinished inferences: the active one, then the others by rank."""
@@ -182,7 +189,7 @@ class ModelInference:
 
     def waiting(self) -> Waiting:
         """Return what an answer to it is decided on."""
-        return Waiting(self.shown(), self.checkpoint, self.listed_effects())
+        return Waiting(self.shown(), self.checkpoint)
 
     def claimed(self) -> Claim:
         """Return the inference with its lease."""
@@ -327,6 +334,9 @@ def end(
         turn = inference.turn.shown()
         inference.turn.noun = replace(inference.turn.noun, state=TurnState.CLOSED, close_time=now)
         bodies.append(event(inference, TurnClosed(turn.index, turn.block_count), now))
+        if inference.marks:
+            newest = inference.marks[-1].iteration
+            inference.marks.append(SnapshotMark(SnapshotPhase.FINAL, newest, turn.block_count, now))
     count = sum(entry.inference_id == noun.inference_id for entry in session.log) + len(bodies) + 1
     bodies.append(event(inference, InferenceFinished(outcome, noun.usage, count), now))
     tell(told, inference, bodies, noun.state)

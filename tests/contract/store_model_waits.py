@@ -45,7 +45,6 @@ class WaitModel(ClientModel):
         self.record(inference.session, inference, idempotency)
         inference.checkpoint = amendment.checkpoint
         inference.blocks += complete(amendment.blocks)
-        inference.effects |= {effect.call: effect.outcome for effect in amendment.effects}
         bodies = list(amendment.events)
         if amendment.outcome:
             end(self.told, inference, amendment.outcome, self.now(), bodies)

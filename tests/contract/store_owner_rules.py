@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
-from contract.store_client_rules import amend, start
+from contract.store_client_rules import amend, fork, may_fork, start
 from contract.store_driver import Driver, Owner, Run, Sent, Slot, Step
 from contract.store_model_state import PAUSED, QUEUED, RUNNING, WAITING_FOR_TOOLS
 from contract.store_world import Call
@@ -179,6 +179,11 @@ def amend_or_wait(driver: Driver, step: Step) -> Sent | None:
     return amend(driver, step) if waits or step.how % 4 == 3 else wait(driver, step)
 
 
+def fork_or_finish(driver: Driver, step: Step) -> Sent | None:
+    """A client forks a session; most often a turn has to be closed first."""
+    return fork(driver, step) if may_fork(driver) or step.how % 8 == 7 else finish(driver, step)
+
+
 _INTRUSIONS = (append_run, finish_run, commit_run, record_run, wait_run, hand_back_run)
 
 
@@ -210,8 +215,8 @@ def _from(driver: Driver, step: Step) -> list[Owner]:
 
 
 def _commit(driver: Driver, run: Run, step: Step, then: InferenceState) -> Sent:
-    blocks, count, model, data, marks, wakes = step.take(3, 3, 2, 3, 3, 3)
-    if then is not RUNNING:
+    blocks, count, model, data, marks, wakes, is_untold = step.take(3, 3, 2, 3, 3, 3, 4)
+    if then is not RUNNING and is_untold != 3:
         count = max(count, 1)  # the last of the events tells of it
     committed = CommittedStep(
         run.step + 1,
@@ -238,7 +243,7 @@ def _marks(driver: Driver, run: Run, number: int, added: int) -> tuple[SnapshotM
     """Return marks of a turn to which blocks are added: as it is, and as it will be."""
     found = driver.world.model.find(run.claim.lease.principal, run.claim.lease.inference_id)
     before = found.turn.shown().block_count if found and found.turn else 0
-    phases = {1: (SnapshotPhase.FINAL,), 2: (SnapshotPhase.PRE_INFERENCE, SnapshotPhase.POST_INFERENCE)}
+    phases = {1: (SnapshotPhase.POST_TOOLS,), 2: (SnapshotPhase.PRE_INFERENCE, SnapshotPhase.POST_INFERENCE)}
     counts = (before, before + added)
     return tuple(
         SnapshotMark(phase, run.step + 1, count, driver.world.now)

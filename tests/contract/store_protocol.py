@@ -35,14 +35,15 @@ from turnwire_server.stores.sqlite import SqliteSessionStore
 # What may happen, and how often in comparison. `rest` is nothing: what a failing example does not need becomes that.
 _RULES = {
     "rest": (None, 1),
-    "create": (clients.create, 1),
+    "create": (clients.create, 2),
+    "fork": (owners.fork_or_finish, 6),
     "start": (clients.start, 7),
     "request_cancel": (clients.request_cancel, 2),
     "amend": (owners.amend_or_wait, 5),
     "update": (clients.update, 1),
     "set_step_mode": (clients.set_step_mode, 1),
     "delete": (clients.delete, 1),
-    "compact": (clients.compact, 1),
+    "compact": (clients.compact, 2),
     "sweep": (clients.sweep, 2),
     "resend": (clients.resend, 4),
     "land": (clients.land, 2),
@@ -57,7 +58,7 @@ _RULES = {
     "commit": (owners.commit, 6),
     "wait": (owners.wait, 3),
     "hand_back": (owners.hand_back, 3),
-    "finish": (owners.finish, 4),
+    "finish": (owners.finish, 5),
     "intrude": (owners.intrude, 8),
     "look": (None, 1),
 }

@@ -8,9 +8,10 @@ from contract.store_harness import DONE, WAITS, Harness, llm, marks, texts, user
 from contract.store_pages import walk
 from turnwire_server.domain.errors import InferenceNotFoundError
 from turnwire_server.domain.event import Cancelled
-from turnwire_server.domain.inference import InferenceState
+from turnwire_server.domain.inference import ConflictPolicy, InferenceState, Overrides
 from turnwire_server.domain.turn import SnapshotMark, SnapshotPhase, TurnState
-from turnwire_server.stores.lease import Ending, Step
+from turnwire_server.stores.base import Amendment
+from turnwire_server.stores.lease import Claim, Ending, Step
 from turnwire_server.stores.page import PAGE_BYTES_MAX
 
 PRE, POST, TOOLS, FINAL = SnapshotPhase
@@ -28,15 +29,16 @@ class SnapshotPromises:
         taken.append(_mark(harness, POST, 5))
         await harness.store.commit_step(claim.lease, 0, Step(1, (llm("a"), llm("b")), marks=tuple(taken)))
         await harness.store.commit_step(claim.lease, 0, Step(2, (llm("c"),)))
-        taken.append(_mark(harness, FINAL, 7, iteration=2))
+        taken.append(_mark(harness, TOOLS, 6, iteration=2))
         open_ = await harness.snapshots(claim.inference)
         assert [snapshot.turn.state for snapshot in open_] == [TurnState.OPEN] * 2
+        harness.now += timedelta(microseconds=1)
         await harness.store.finish(claim.lease, 0, Ending(DONE, blocks=(llm("d"),), marks=(taken[-1],)))
         snapshots = await harness.snapshots(claim.inference)
-        assert [snapshot.mark for snapshot in snapshots] == taken
+        assert [snapshot.mark for snapshot in snapshots] == [*taken, _mark(harness, FINAL, 7, iteration=2)]
         said = [texts(snapshot.turn) for snapshot in snapshots]
-        assert said == [["q1"], ["q1", "a", "b"], ["q1", "a", "b", "c", "d"]]
-        assert [snapshot.turn.block_count for snapshot in snapshots] == [3, 5, 7]
+        assert said == [["q1"], ["q1", "a", "b"], ["q1", "a", "b", "c"], ["q1", "a", "b", "c", "d"]]
+        assert [snapshot.turn.block_count for snapshot in snapshots] == [3, 5, 6, 7]
         turn = (await harness.full("s", 1)).blocks
         assert snapshots[-1].turn.blocks == turn[2:]
 
@@ -45,8 +47,8 @@ class SnapshotPromises:
         claim = await harness.running("s", user("q"), data={"app.of@v1": "1"}, metadata={"app.by@v1": "2"})
         await harness.store.commit_step(claim.lease, 0, Step(1, marks=marks(harness, 1)))
         await harness.store.finish(claim.lease, 0, Ending(DONE, data={"app.of@v1": "3"}))
-        [snapshot] = await harness.snapshots(claim.inference)
-        assert snapshot.turn == await harness.full("s", 0)
+        snapshot, final = await harness.snapshots(claim.inference)
+        assert snapshot.turn == final.turn == await harness.full("s", 0)
         assert snapshot.turn.data == {"app.of@v1": "3"}
 
     async def test_snapshots_are_of_one_phase_or_of_all(self, harness: Harness) -> None:
@@ -129,11 +131,43 @@ class SnapshotPromises:
         lost = await harness.claim()
         await harness.store.hand_back(lost.lease, 0, is_loss=True)
         following = await harness.claim()
-        ending = Ending(Cancelled(), blocks=(llm("b"),), marks=(_mark(harness, FINAL, 3),))
+        ending = Ending(Cancelled(), blocks=(llm("b"),), marks=(_mark(harness, TOOLS, 3),))
         for _ in range(2):
             await harness.store.finish(following.lease, 0, ending)
         snapshots = await harness.snapshots(claim.inference)
-        assert [snapshot.mark.phase for snapshot in snapshots] == [PRE, POST, FINAL]
+        assert [snapshot.mark.phase for snapshot in snapshots] == [PRE, POST, TOOLS, FINAL]
+
+    @pytest.mark.parametrize(
+        "how", ["finished", "answered", "cancelled", "in place of a wait", "handed back", "displaced", "too late"]
+    )
+    async def test_the_last_snapshot_is_of_the_end_however_that_came(self, harness: Harness, how: str) -> None:
+        await harness.session("s")
+        await harness.turn("s", "q0", "a0")
+        claim = await harness.running("s", user("q1"), timeout=timedelta(seconds=1))
+        await harness.store.commit_step(claim.lease, 0, Step(1, (llm("a"),), marks=(_mark(harness, PRE, 3, 7),)))
+        harness.now += timedelta(seconds=1)
+        for _ in range(2):
+            await _end(harness, claim, how)
+        assert (await harness.get(claim.inference)).state.is_terminal
+        *_, last = await harness.snapshots(claim.inference)
+        turn = await harness.full("s", 1)
+        assert last.mark == _mark(harness, FINAL, turn.block_count, 7)
+        assert last.turn.blocks == turn.blocks[2:]
+        assert [each.mark.phase for each in await harness.snapshots(claim.inference)].count(FINAL) == 1
+
+    async def test_marks_may_come_with_the_end(self, harness: Harness) -> None:
+        await harness.session("s")
+        claim = await harness.running("s", user("q"))
+        ending = Ending(DONE, blocks=(llm("a"),), marks=(_mark(harness, POST, 2, 3),))
+        for _ in range(2):
+            await harness.store.finish(claim.lease, 0, ending)
+        marks = [each.mark for each in await harness.snapshots(claim.inference)]
+        assert marks == [_mark(harness, POST, 2, 3), _mark(harness, FINAL, 2, 3)]
+
+    async def test_the_end_of_a_turn_without_marks_is_not_marked(self, harness: Harness) -> None:
+        await harness.session("s")
+        inference = await harness.turn("s", "q", "a", overrides=Overrides(record_snapshots=True))
+        assert await harness.snapshots(inference) == ()
 
     async def test_snapshots_are_found_by_whom_they_belong_to(self, harness: Harness) -> None:
         await harness.session("s")
@@ -145,6 +179,33 @@ class SnapshotPromises:
         await harness.delete("s")
         with pytest.raises(InferenceNotFoundError):
             await harness.snapshots(claim.inference)
+
+
+async def _end(harness: Harness, claim: Claim, how: str) -> None:
+    """End an inference that has one step, at position 0; do it again, as what is sent again."""
+    lease = claim.lease
+    waits = Step(2, (llm("b"),), events=tuple(harness.deltas(claim, "b")), then=WAITS[0])
+    match how:
+        case "finished":
+            await harness.store.finish(lease, 0, Ending(DONE, blocks=(llm("b"),)))
+            return
+        case "handed back":
+            await harness.cancel(claim.inference)
+            await harness.store.hand_back(lease, 0, is_loss=False)
+            return
+        case "in place of a wait":
+            await harness.cancel(claim.inference)
+    await harness.store.commit_step(lease, 0, waits)
+    match how:
+        case "answered":
+            amendment = Amendment(b"", blocks=(llm("c"),), outcome=Cancelled())
+            await harness.store.amend("local", claim.inference.inference_id, "token", lambda _: amendment)
+        case "cancelled":
+            await harness.cancel(claim.inference)
+        case "displaced":
+            await harness.start("s", policy=ConflictPolicy.INTERRUPT)
+        case "too late":
+            await harness.sweep()
 
 
 def _mark(harness: Harness, phase: SnapshotPhase, block_count: int, iteration: int = 1) -> SnapshotMark:

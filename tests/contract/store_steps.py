@@ -137,6 +137,20 @@ class StepPromises:
         assert (await harness.store.commit_step(claim.lease, 0, step)).state is then
 
     @pytest.mark.parametrize("then", _WAITS)
+    async def test_a_wait_that_nothing_tells_of_changes_nothing(self, harness: Harness, then: InferenceState) -> None:
+        await harness.session("s")
+        claim = await harness.running("s")
+        await harness.store.record_effects(claim.lease, 0, [Effect("c")])
+        before, held = await harness.everything(), await harness.again(claim)
+        step = Step(1, (llm("a"),), checkpoint=b"one", then=then, wake_time=harness.now, marks=marks(harness, 1))
+        with pytest.raises(ValueError, match="no event tells of it"):
+            await harness.store.commit_step(claim.lease, 0, step)
+        assert await harness.everything() == before
+        assert await harness.again(claim) == held
+        told = replace(step, events=tuple(harness.deltas(claim, "waits")))
+        assert (await harness.store.commit_step(claim.lease, 0, told)).state is then
+
+    @pytest.mark.parametrize("then", _WAITS)
     async def test_a_step_that_waits_releases_the_lease(self, harness: Harness, then: InferenceState) -> None:
         await harness.session("s")
         claim = await harness.running("s", user("q"))

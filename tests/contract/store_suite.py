@@ -7,11 +7,14 @@ from contract.store_deletions import DeletionPromises, KeyPromises
 from contract.store_displacing import DisplacePromises
 from contract.store_due import DuePromises, WaitingListPromises
 from contract.store_fencing import FencingPromises
+from contract.store_fork_deletions import ForkDeletionPromises
+from contract.store_forks import ForkPromises
 from contract.store_hand_back import HandBackPromises
 from contract.store_leases import AppendPromises, ClaimPromises, FinishPromises
 from contract.store_line import CancelPromises, LinePromises
 from contract.store_log import LogPromises
 from contract.store_owners import DeathPromises, OwnerPromises, RevokePromises
+from contract.store_retention import ExpiryPromises, RetentionPromises
 from contract.store_sessions import SessionPromises
 from contract.store_snapshots import SnapshotPromises
 from contract.store_starts import StartPromises
@@ -28,6 +31,8 @@ class StoreSuite(
     StepModePromises,
     DeletionPromises,
     KeyPromises,
+    ForkPromises,
+    ForkDeletionPromises,
     StartPromises,
     LinePromises,
     DisplacePromises,
@@ -48,8 +53,10 @@ class StoreSuite(
     WaitingListPromises,
     FinishPromises,
     SweepPromises,
+    ExpiryPromises,
     LogPromises,
     CompactionPromises,
+    RetentionPromises,
     TurnPromises,
     SnapshotPromises,
 ):

@@ -472,12 +472,16 @@ HAPPENINGS: Mapping[str, Happening] = {
 
 def count_points(play: Play, happening: Happening) -> int:
     """Have it happen at every point of a play, each in an event loop of its own; return how many there are."""
+    usual = structlog.get_config()["wrapper_class"]
     # Thousands of crashes are told of otherwise, each with its traceback.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    for point in range(POINTS_MAX):
-        with asyncio.Runner() as runner:
-            if not runner.run(_once(play, happening, point)):
-                return point
+    try:
+        for point in range(POINTS_MAX):
+            with asyncio.Runner() as runner:
+                if not runner.run(_once(play, happening, point)):
+                    return point
+    finally:
+        structlog.configure(wrapper_class=usual)
     msg = f"{play.name} has no end"
     raise AssertionError(msg)
 

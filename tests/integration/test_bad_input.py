@@ -107,62 +107,6 @@ async def test_malformed_bytes(stubs: Stubs, service: str, method: Any) -> None:
     )
 
 
-UNIMPLEMENTED = {
-    "InferenceService.SubmitToolResults": pb.SubmitToolResultsRequest(
-        inference_id=UNKNOWN, outcomes=[tool_pb2.ToolOutcome(tool_call="a", result="1")]
-    ),
-    "SessionService.ForkSession": session_service_pb2.ForkSessionRequest(session_id="a"),
-    "EngineService.ListEngines": engine_service_pb2.ListEnginesRequest(),
-    "EngineService.ListProfiles": engine_service_pb2.ListProfilesRequest(),
-    "EngineService.GetProfile": engine_service_pb2.GetProfileRequest(),
-    "DebugService.SetStepMode": debug_service_pb2.SetStepModeRequest(session_id="a"),
-    "DebugService.ListPauses": debug_service_pb2.ListPausesRequest(),
-    "DebugService.ReleasePause": debug_service_pb2.ReleasePauseRequest(pause="a"),
-    "DebugService.ListTurnSnapshots": debug_service_pb2.ListTurnSnapshotsRequest(inference_id=UNKNOWN),
-}
-
-
-@pytest.mark.parametrize("rpc", UNIMPLEMENTED)
-async def test_rpcs_that_are_not_there_yet_say_so(stubs: Stubs, rpc: str) -> None:
-    refused = await _refused(stubs, rpc.replace(".", "/"), UNIMPLEMENTED[rpc])
-    assert refusal(refused) == ("UNIMPLEMENTED", "FEATURE_NOT_IMPLEMENTED", {"feature": f"turnwire.v1.{rpc}"})
-
-
-FEATURES = [
-    ({"conflict_policy": inference_pb2.CONFLICT_POLICY_ENQUEUE}, "conflict_policy ENQUEUE"),
-    ({"conflict_policy": inference_pb2.CONFLICT_POLICY_INTERRUPT}, "conflict_policy INTERRUPT"),
-    ({"conflict_policy": inference_pb2.CONFLICT_POLICY_ROLLBACK}, "conflict_policy ROLLBACK"),
-    ({"overrides": inference_pb2.Overrides(output_schema="{}")}, "output_schema"),
-    (
-        {"overrides": inference_pb2.Overrides(tools=[tool_pb2.Tool(name="a", approval_required=True)])},
-        "tools with approval, and tools of the server",
-    ),
-]
-
-
-@pytest.mark.parametrize(("fields", "feature"), FEATURES, ids=[f for _, f in FEATURES])
-async def test_features_that_are_not_there_yet_say_so(stubs: Stubs, fields: dict[str, Any], feature: str) -> None:
-    request = start_request(await stubs.create_session(), **fields)
-    refused = await _refused(stubs, f"{I}/StartInference", request)
-    assert refusal(refused) == ("UNIMPLEMENTED", "FEATURE_NOT_IMPLEMENTED", {"feature": feature})
-
-
-async def test_more_features_that_are_not_there_yet(stubs: Stubs) -> None:
-    create = session_service_pb2.CreateSessionRequest(session=session_pb2.NewSession(ttl=Duration(seconds=9)))
-    assert refusal(await _refused(stubs, f"{S}/CreateSession", create))[2] == {"feature": "ttl"}
-    session_id = await stubs.create_session()
-    started = await stubs.start(session_id)
-    subscribe = pb.SubscribeEventsRequest(
-        session_id=session_id,
-        inference_id=started.inference_id,
-        live=pb.FromLive(),
-        cancel_after_disconnect=Duration(seconds=1),
-    )
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await anext(aiter(stubs.inference.SubscribeEvents(subscribe)))
-    assert refusal(refused.value)[2] == {"feature": "cancel_after_disconnect"}
-
-
 BAD_FIELDS = [
     (
         f"{I}/StartInference",

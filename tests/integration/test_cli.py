@@ -44,6 +44,22 @@ def test_start_wait_and_look(server_address: str) -> None:
     assert "sessions list" in gone.stderr
 
 
+def test_fork_goes_on_from_a_turn(server_address: str) -> None:
+    said = turnwire("chat", "--profile", "scripted", stdin="one\ntwo\n", target=server_address)
+    session_id = UUID.findall(said.stdout)[-1]
+    fork = as_json("sessions", "fork", session_id, "--at", "0", "--name", "a fork", target=server_address)["session"]
+    assert fork["origin"] == {"session_id": session_id, "index": 0}
+    assert (fork["turn_count"], fork["display_name"]) == (1, "a fork")
+    done = turnwire("sessions", "fork", session_id, target=server_address)
+    forked, origin = UUID.findall(done.stdout)
+    assert (done.stdout, origin) == (f"session {forked} goes on from turn 1 of {session_id}\n", session_id)
+    assert f"turn 1 of {session_id}" in turnwire("sessions", "show", forked, target=server_address).stdout
+    assert "two" in turnwire("turns", "show", forked, target=server_address).stdout
+    missing = turnwire("sessions", "fork", session_id, "--at", "7", "--json", target=server_address)
+    assert missing.returncode == 1
+    assert "TURN_NOT_FOUND" in missing.stdout + missing.stderr
+
+
 def test_watch_writes_one_event_per_line(server_address: str) -> None:
     started = as_json("start", "Hello there", "--profile", "scripted", target=server_address)["inference"]
     arguments = ("watch", started["session_id"], "--inference", started["inference_id"], "--until", "inference_end")
@@ -217,6 +233,7 @@ def test_every_command_has_help_and_json() -> None:
     commands += [
         ["sessions", "list"],
         ["sessions", "show"],
+        ["sessions", "fork"],
         ["sessions", "delete"],
         ["turns", "list"],
         ["turns", "show"],

@@ -17,11 +17,15 @@ from turnwire_server.domain.ids import mint_id
 from turnwire_server.domain.session import NewSession
 from turnwire_server.events.bus import Hint, InProcessBus
 from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.events.subscription import StartKind, Subscription, Until, subscribe
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.stores.base import Base, OnCommit, SessionStore
 from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.page import LogPage
+from turnwire_server.wire.event import decode_frames, encode_frame
+
+CODEC = FrameCodec(decode_frames, encode_frame)
 
 
 @pytest.fixture
@@ -106,7 +110,7 @@ async def test_an_idle_stream_outlives_a_store_that_does_not_answer() -> None:
     store = SilentStore(on_commit=fanout.publish, now=clock.now, mint=mint_id)
     await store.create_session("local", NewSession("s"), "log", None)
     request = Subscription("local", "s", StartKind.FROM_BEGINNING)
-    stream = subscribe(store, fanout, request, clock, heartbeat_seconds=0.05)
+    stream = subscribe(store, fanout, request, clock, CODEC, heartbeat_seconds=0.05)
     assert (await anext(stream)).opened
     store.is_silent = True
     for _ in range(3):
@@ -127,7 +131,8 @@ async def test_a_cut_between_two_reads_of_a_watcher_is_told() -> None:
         session_id = await stubs.create_session()
         await stubs.finish((await stubs.start(session_id)).inference_id)
         own = Fanout()  # which nobody tells of anything
-        stream = subscribe(store, own, Subscription("local", session_id, StartKind.LIVE), clock, heartbeat_seconds=60)
+        live = Subscription("local", session_id, StartKind.LIVE)
+        stream = subscribe(store, own, live, clock, CODEC, heartbeat_seconds=60)
         assert (await anext(stream)).opened
         await stubs.finish((await stubs.start(session_id)).inference_id)
         head = (await store.get_session("local", session_id)).head_sequence
@@ -140,4 +145,4 @@ async def test_a_cut_between_two_reads_of_a_watcher_is_told() -> None:
             "local", session_id, StartKind.FROM_BEGINNING, inference_id=first.inference_id, until=Until.INFERENCE_END
         )
         with pytest.raises(EventsCompactedError):  # its terminal event is not there any more
-            await anext(subscribe(store, own, watched, clock, heartbeat_seconds=60))
+            await anext(subscribe(store, own, watched, clock, CODEC, heartbeat_seconds=60))

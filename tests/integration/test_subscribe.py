@@ -11,6 +11,7 @@ import pytest
 from support.promises import Watch, check_log
 from support.rpc import SMALL_WINDOW, Stubs, connect, refusal, script, violations
 from support.server import server_on
+from support.snapshots import fold_messages, take_snapshot, view_of_messages
 from support.subscribe_table import Row, subscribe_table
 from turnwire.v1 import event_pb2, session_service_pb2
 from turnwire.v1 import inference_service_pb2 as pb
@@ -71,9 +72,18 @@ def _request(row: Row, scene: Scene) -> pb.SubscribeEventsRequest:
 
 def _expected(row: Row, scene: Scene) -> list[int]:
     """Return the sequences that are due before anything new happens."""
-    after = {"from_beginning": 0, "after_sequence": AFTER, "live": len(scene.log)}[row.start]
+    after = {"from_beginning": 0, "after_sequence": AFTER}.get(row.start, len(scene.log))
     name = scene.named(row)
     return [e.sequence for e in scene.log if e.sequence > after and (not name or e.inference_id == name)]
+
+
+def _check_snapshot(row: Row, scene: Scene, snapshot: list[event_pb2.Event]) -> None:
+    assert bool(snapshot) == (row.first_event == "snapshot")
+    if snapshot:
+        name = scene.named(row)
+        log = [event for event in scene.log if name in {"", event.inference_id}]
+        assert snapshot == fold_messages(log)
+        assert view_of_messages(snapshot) == view_of_messages(log)
 
 
 @pytest.mark.parametrize("row", subscribe_table(), ids=str)
@@ -86,15 +96,12 @@ async def test_each_row_of_the_table(stubs: Stubs, row: Row) -> None:
             await anext(call)
         assert violations(refused.value) == {"": "subscribe.until_inference_end"}
         return
-    if row.start == "snapshot":  # not implemented yet; CHANGELOG says so
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await anext(call)
-        assert refusal(refused.value)[:2] == ("UNIMPLEMENTED", "FEATURE_NOT_IMPLEMENTED")
-        return
-    first = await anext(call)
-    watch.begin(first.after_sequence)
-    watch.take(first)
-    assert first.opened.head_sequence == len(scene.log)
+    begun = (await take_snapshot(call)).responses if row.start == "snapshot" else [await anext(call)]
+    watch.begin(begun[0].after_sequence)
+    for response in begun:
+        watch.take(response)
+    assert begun[0].opened.head_sequence == len(scene.log)
+    _check_snapshot(row, scene, [event for response in begun for event in response.snapshot.events])
     due = _expected(row, scene)
     while [event.sequence for event in watch.events] != due:
         watch.take(await anext(call))
@@ -116,8 +123,9 @@ async def _check_end(row: Row, call: AsyncIterator[pb.SubscribeEventsResponse], 
         watch.take(await anext(call))
     if row.end == "never" and not live:
         watch.take(await anext(call))  # a heartbeat, and nothing else
-    first = watch.events[0].sequence if watch.events else None
-    assert (first is None) == (row.first_event == "-"), f"first event {first}, the row says {row.first_event}"
+    if row.first_event != "snapshot":
+        first = watch.events[0].sequence if watch.events else None
+        assert (first is None) == (row.first_event == "-"), f"first event {first}, the row says {row.first_event}"
     assert live == (len(watch.events) > due), "new events reach whoever follows an inference that lives"
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 from turnwire_server.domain.clock import Clock
@@ -19,6 +20,7 @@ from turnwire_server.engines.base import Engine
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import InProcessBus
 from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.middleware.base import Middleware
 from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.clock import SystemClock
@@ -31,7 +33,7 @@ from turnwire_server.stores.start import StartCommand
 from turnwire_server.tools.base import Invocation, ServerTool, ToolDefinition
 from turnwire_server.tools.executor import ToolExecutor
 from turnwire_server.tools.registry import ToolRegistry
-from turnwire_server.wire.event import decode_frames, encode_event
+from turnwire_server.wire.event import decode_frames, encode_event, encode_frame
 
 SESSION = "s"
 DONE = (InferenceState.SUCCEEDED, InferenceState.FAILED, InferenceState.CANCELLED)
@@ -94,6 +96,7 @@ class AgentWorld:
         clock: Clock | None = None,
         store: Callable[[Callable[[Sequence[Commit]], None], Clock], SessionStore] | None = None,
         queue_depth_max: int = 100,
+        retention: timedelta | None = None,
     ) -> None:
         self.clock = clock or SystemClock()
         self.bus = InProcessBus()
@@ -107,9 +110,10 @@ class AgentWorld:
         self.profile = profile or Profile("scripted", "scripted")
         self.abandoned: set[asyncio.Task[Any]] = set()
         ports = Ports(self.store, encode_event, self.clock, mint_id, self.abandoned.add, self.fanout.refresh, 600)
+        codec = FrameCodec(decode_frames, encode_frame)
         executor = ToolExecutor(self.profile.tool_policy, self.clock, self.abandoned.add)
         assembly = Assembly(self.profile, self.engine, tuple(middleware), ToolRegistry((), tools), executor)
-        self.supervisor = Supervisor(ports, self.bus, {self.profile.name: assembly}, decode_frames, 100)
+        self.supervisor = Supervisor(ports, self.bus, {self.profile.name: assembly}, codec, 100, retention=retention)
         self.runtime = Runtime(
             self.store,
             self.bus,
@@ -119,6 +123,7 @@ class AgentWorld:
             self.clock,
             mint_id,
             encode_event,
+            codec,
             queue_depth_max=queue_depth_max,
             heartbeat_seconds=15,
             watchers_max=100,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from turnwire.v1 import event_pb2, inference_service_pb2
+from turnwire.v1.inference_pb2 import FINISH_CLASS_TOOL_CALLS_PENDING
 
 EVENT_BYTES_MAX = 256 * 1024
 RESPONSE_BYTES_MAX = 4 * 1024 * 1024
@@ -17,6 +18,7 @@ RESPONSE_BYTES_MAX = 4 * 1024 * 1024
 _STARTS = {"llm_start", "llm_thinking_start", "tool_start"}
 _DELTAS = {"llm_delta", "llm_thinking_delta", "tool_delta"}
 _FINALS = {"llm_final", "llm_thinking_final", "tool_call"}
+_OF_CALLS = {"tool_result", "tool_done", "tools_required"}
 _AFTER_A_LOSS = {"inference_started", "turn_closed", "inference_finished"}
 
 
@@ -113,9 +115,9 @@ def check_inference(events: list[event_pb2.Event]) -> None:
     for place, name in enumerate(names):
         if name == "inference_attempt_lost":
             _check_entities(holding(events[:place]))  # what is void told a story, too, as long as it held
-    text, ended = _check_entities(holding(events))
+    told = _check_entities(holding(events))
     if finished.HasField("succeeded"):
-        assert ended == text.keys(), f"no final for {text.keys() - ended} of a succeeded inference"
+        _check_whole(told, are_calls_pending=finished.succeeded.finish_class == FINISH_CLASS_TOOL_CALLS_PENDING)
 
 
 def holding(events: Iterable[event_pb2.Event]) -> list[event_pb2.Event]:
@@ -137,38 +139,88 @@ def holding(events: Iterable[event_pb2.Event]) -> list[event_pb2.Event]:
     return held
 
 
-def _check_entities(events: Iterable[event_pb2.Event]) -> tuple[dict[str, bytes], set[str]]:
-    """Check the story of each entity; return what each said, and which have their final."""
-    text: dict[str, bytes] = {}
-    ended: set[str] = set()
+@dataclass
+class _Told:
+    """What the entities of an inference have told so far.
+
+    `text` is what each said, `ended` are those with their final. `calls` are the tool calls among them, `answered` are
+    those with a result; to those that are `done` nothing more happens.
+    """
+
+    text: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    ended: set[str] = field(default_factory=set[str])
+    calls: set[str] = field(default_factory=set[str])
+    answered: set[str] = field(default_factory=set[str])
+    done: set[str] = field(default_factory=set[str])
+
+
+def _check_entities(events: Iterable[event_pb2.Event]) -> _Told:
+    """Check the story of each entity; return what they told."""
+    told = _Told()
     for event in events:
-        _check_entity(event, text, ended)
-    return text, ended
+        name, entity = event.WhichOneof("payload") or "", event.entity
+        assert entity not in told.done, f"{name} of {entity} after its tool_done"
+        if name in _STARTS:
+            assert entity not in told.text, f"{entity} begins twice"
+            told.text[entity] = b""
+            told.calls |= {entity} if name == "tool_start" else set()
+        elif name in _DELTAS | _FINALS:
+            _check_piece(event, told)
+        elif name in _OF_CALLS:
+            _check_call(event, told)
+    return told
 
 
-def _check_entity(event: event_pb2.Event, text: dict[str, bytes], ended: set[str]) -> None:
-    """Check an event against the story of its entity so far, and tell it on."""
+def _check_whole(told: _Told, *, are_calls_pending: bool) -> None:
+    """Check that the entities of a succeeded inference tell their stories to the end.
+
+    A tool call that is done without its final was cut. `are_calls_pending`: there may be calls that nobody answers.
+    """
+    assert told.ended >= told.text.keys() - told.calls, f"no final for {told.text.keys() - told.calls - told.ended}"
+    assert told.done == told.calls, f"no tool_done for {told.calls - told.done}"
+    open_calls = told.calls & told.ended - told.answered
+    assert are_calls_pending or not open_calls, f"no tool_result for {open_calls}"
+
+
+def _check_piece(event: event_pb2.Event, told: _Told) -> None:
+    """Check a delta or a final against the story of its entity so far, and tell it on."""
     name, entity = event.WhichOneof("payload") or "", event.entity
     payload = getattr(event, name)
-    if name in _STARTS:
-        assert entity not in text, f"{entity} begins twice"
-        text[entity] = b""
-    elif name in _DELTAS | _FINALS:
-        assert entity in text, f"{name} of {entity} before its start"
-        assert entity not in ended, f"{name} of {entity} after its final"
-        if name in _DELTAS:
-            assert payload.offset == len(text[entity]), f"delta of {entity} at {payload.offset}"
-            assert payload.delta, f"empty delta of {entity}"
-            text[entity] += payload.delta.encode()
-        else:
-            ended.add(entity)
-            if name == "tool_call":
-                final, is_omitted = payload.call.args, payload.args_omitted
-            else:
-                final, is_omitted = payload.text, payload.text_omitted
-                assert payload.text_bytes == len(text[entity]), f"text_bytes {payload.text_bytes} of {entity}"
-            expected = b"" if is_omitted else text[entity]
-            assert final.encode() == expected, f"the final of {entity} is not its deltas"
+    assert entity in told.text, f"{name} of {entity} before its start"
+    assert entity not in told.ended, f"{name} of {entity} after its final"
+    if name in _DELTAS:
+        assert payload.offset == len(told.text[entity]), f"delta of {entity} at {payload.offset}"
+        assert payload.delta, f"empty delta of {entity}"
+        told.text[entity] += payload.delta.encode()
+        return
+    told.ended.add(entity)
+    if name == "tool_call":
+        final, is_omitted = payload.call.args, payload.args_omitted
+    else:
+        final, is_omitted = payload.text, payload.text_omitted
+        assert payload.text_bytes == len(told.text[entity]), f"text_bytes {payload.text_bytes} of {entity}"
+    expected = b"" if is_omitted else told.text[entity]
+    assert final.encode() == expected, f"the final of {entity} is not its deltas"
+
+
+def _check_call(event: event_pb2.Event, told: _Told) -> None:
+    """Check what comes of tool calls: a result is of a complete call, and a client is asked for what has none."""
+    name, entity = event.WhichOneof("payload") or "", event.entity
+    complete = told.calls & told.ended
+    match name:
+        case "tool_result":
+            assert entity in complete, f"tool_result of {entity}, which is no complete call"
+            assert entity not in told.answered, f"a second tool_result of {entity}"
+            assert event.tool_result.use.tool_call == entity, f"tool_result of {entity} answers another call"
+            told.answered.add(entity)
+        case "tool_done":
+            assert entity in told.calls, f"tool_done of {entity} before its start"
+            told.done.add(entity)
+        case _:
+            asked = {call.id for call in (*event.tools_required.calls, *event.tools_required.approvals)}
+            assert asked, "tools_required without a call"
+            settled = asked - (complete - told.answered - told.done)
+            assert not settled, f"tools_required of {settled}, to which nothing is to be done"
 
 
 def check_agreement(log: list[event_pb2.Event], watches: Iterable[Watch]) -> None:

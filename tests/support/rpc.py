@@ -14,12 +14,14 @@ from google.rpc import error_details_pb2, status_pb2
 
 from turnwire.testing.v1 import script_pb2
 from turnwire.v1 import inference_pb2, inference_service_pb2, session_service_pb2, turn_pb2
+from turnwire.v1.debug_service_pb2_grpc import DebugServiceStub
 from turnwire.v1.inference_service_pb2_grpc import InferenceServiceStub
 from turnwire.v1.session_service_pb2_grpc import SessionServiceStub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
+    from turnwire.v1.debug_service_pb2_grpc import DebugServiceAsyncStub
     from turnwire.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
     from turnwire.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
@@ -39,6 +41,7 @@ class Stubs:
     channel: grpc.aio.Channel
     inference: InferenceServiceAsyncStub
     session: SessionServiceAsyncStub
+    debug: DebugServiceAsyncStub
 
     async def create_session(self) -> str:
         """Create a session; return its session_id."""
@@ -51,7 +54,9 @@ class Stubs:
     async def finish(self, inference_id: str) -> inference_service_pb2.WaitResponse:
         """Wait until an inference is terminal; return it with its whole turn."""
         while True:
-            request = inference_service_pb2.WaitRequest(inference_id=inference_id, turn_view=turn_pb2.TURN_VIEW_FULL)
+            request = inference_service_pb2.WaitRequest(
+                inference_id=inference_id, until=inference_pb2.WAIT_UNTIL_END, turn_view=turn_pb2.TURN_VIEW_FULL
+            )
             response = await self.inference.Wait(request)
             if response.inference.state in TERMINAL:
                 return response
@@ -66,7 +71,7 @@ async def connect(address: str, *options: tuple[str, int]) -> AsyncGenerator[Stu
     """Connect to a server, on a connection of its own."""
     own = ("grpc.use_local_subchannel_pool", 1)
     async with grpc.aio.insecure_channel(address, options=[own, *options]) as channel:
-        yield Stubs(channel, InferenceServiceStub(channel), SessionServiceStub(channel))
+        yield Stubs(channel, InferenceServiceStub(channel), SessionServiceStub(channel), DebugServiceStub(channel))
 
 
 def start_request(session_id: str, text: str = "hello", **fields: Any) -> inference_service_pb2.StartInferenceRequest:

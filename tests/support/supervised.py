@@ -16,6 +16,7 @@ from turnwire_server.engines.base import Emit, EngineCall, EngineResult
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.ports import Ports
@@ -25,7 +26,7 @@ from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.start import Admission, StartCommand
 from turnwire_server.tools.executor import ToolExecutor
 from turnwire_server.tools.registry import ToolRegistry
-from turnwire_server.wire.event import decode_frames, encode_event
+from turnwire_server.wire.event import decode_frames, encode_event, encode_frame
 
 PROFILES = Profiles({"scripted": Profile("scripted", "scripted")}, "scripted")
 HANG = Overrides(engine_options='{"script": {"calls": [{"steps": [{"text": {"text": "hm"}}, {"hang": {}}]}]}}')
@@ -128,7 +129,9 @@ class World:
             for profile in profiles.by_name.values()
             if profile.engine == "scripted"
         }
-        self.supervisor = Supervisor(ports, self.bus, assemblies, decode_frames, running_max, self._tell)
+        self.supervisor = Supervisor(
+            ports, self.bus, assemblies, FrameCodec(decode_frames, encode_frame), running_max, self._tell
+        )
         self.fitness: list[bool] = []
 
     async def _tell(self, *, is_fit: bool) -> None:

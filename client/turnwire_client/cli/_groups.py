@@ -7,7 +7,7 @@ import typer
 from turnwire_client.cli import _options
 from turnwire_client.cli._options import INDEX_MAX, TARGET, InferenceId, Json, SessionId, Target
 
-sessions_app = typer.Typer(help="List, show and delete sessions.", no_args_is_help=True)
+sessions_app = typer.Typer(help="List, show, fork and delete sessions.", no_args_is_help=True)
 turns_app = typer.Typer(help="List and show the turns of a session, and snapshots of one.", no_args_is_help=True)
 steps_app = typer.Typer(help="Step mode: pause inferences between their steps, and release them.", no_args_is_help=True)
 profiles_app = typer.Typer(help="List and show the profiles of a server.", no_args_is_help=True)
@@ -31,6 +31,23 @@ def show_session(session: SessionId, target: Target = TARGET, as_json: Json = Fa
     from turnwire_client.cli import _run, _sessions
 
     _run.run(target, _sessions.show_session(session, as_json=as_json), as_json=as_json)
+
+
+@sessions_app.command("fork")
+def fork_session(
+    session: SessionId,
+    at: Annotated[
+        int | None,
+        typer.Option("--at", min=0, max=INDEX_MAX, help="The last turn to share. Default: the newest that is closed."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="A name for the new session.")] = "",
+    target: Target = TARGET,
+    as_json: Json = False,
+) -> None:
+    """Make a new session that goes on from a turn of another one."""
+    from turnwire_client.cli import _run, _sessions
+
+    _run.run(target, _sessions.fork_session(session, at, name, as_json=as_json), as_json=as_json)
 
 
 @sessions_app.command("delete")

@@ -54,9 +54,21 @@ def show_session(session_id: str, *, as_json: bool) -> Command:
                 ("log", session.log),
                 ("active", session.active.inference_id),
                 ("queued", session.queued_count or ""),
+                ("origin", _origin(session)),
                 ("labels", ", ".join(f"{key}={value}" for key, value in session.labels.items())),
             ]
         )
+
+    return command
+
+
+def fork_session(session_id: str, index: int | None, name: str, *, as_json: bool) -> Command:
+    async def command(client: Client) -> None:
+        fork = await client.fork_session(session_id, index=index, display_name=name)
+        if as_json:
+            out.print_json({"session": out.to_dict(fork)})
+        else:
+            out.print_line(f"session {fork.session_id} goes on from {_origin(fork)}")
 
     return command
 
@@ -102,3 +114,7 @@ def show_turn(session_id: str, index: int | None, view: View, *, as_json: bool) 
             out.print_turn(turn)
 
     return command
+
+
+def _origin(session: Session) -> str:
+    return f"turn {session.origin.index} of {session.origin.session_id}" if session.HasField("origin") else ""

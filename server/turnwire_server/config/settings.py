@@ -6,6 +6,7 @@ A setting comes from a flag, else from the environment (`TURNWIRE_` and the name
 
 import argparse
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -94,6 +95,12 @@ class Settings(BaseSettings):
     drain_grace_seconds: Annotated[
         float, Field(ge=0, description="how long inferences may still run after SIGTERM or SIGINT")
     ] = 30.0
+
+    @property
+    def events_retention(self) -> timedelta | None:
+        """How long the events of an inference that has ended stay in the log; None: for ever."""
+        seconds = self.events_retention_seconds
+        return None if seconds is None else timedelta(seconds=seconds)
 
     @classmethod
     def settings_customise_sources(

@@ -3,9 +3,13 @@
 The hand-over is in `_Watcher.advance`: the topic is watched before the store is first read, so what is committed
 after that read is in the topic's ring; and whenever the ring cannot continue exactly at the watcher's position, the
 store is read again.
+
+A snapshot is read up to the head at the time of the request, and the events after that follow as they do for a watcher
+who begins there: the topic is watched before.
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -21,6 +25,7 @@ from turnwire_server.domain.errors import (
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.inference import Inference
 from turnwire_server.events.fanout import Fanout, Topic
+from turnwire_server.events.folded_log import FrameCodec, Part, read_snapshot
 from turnwire_server.stores.base import SessionStore
 from turnwire_server.stores.page import LogPage
 
@@ -37,6 +42,7 @@ class StartKind(Enum):
 
     FROM_BEGINNING = "from_beginning"
     AFTER_SEQUENCE = "after_sequence"
+    SNAPSHOT = "snapshot"
     LIVE = "live"
 
 
@@ -82,12 +88,16 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A part of the stream: the events in (after_sequence, through_sequence] that the filter lets through."""
+    """A part of the stream: the events in (after_sequence, through_sequence] that the filter lets through.
+
+    `snapshot` is a part of what stands for all events up to there.
+    """
 
     frames: tuple[bytes, ...]
     after_sequence: int
     through_sequence: int
     opened: Opened | None = None
+    snapshot: Part | None = None
     end: End | None = None
 
 
@@ -115,17 +125,33 @@ async def read_inference_of(store: SessionStore, principal: str, session_id: str
 
 
 async def subscribe(
-    store: SessionStore, fanout: Fanout, request: Subscription, clock: Clock, heartbeat_seconds: float
+    store: SessionStore,
+    fanout: Fanout,
+    request: Subscription,
+    clock: Clock,
+    codec: FrameCodec,
+    heartbeat_seconds: float,
 ) -> AsyncGenerator[Delivery]:
     """Yield deliveries: the first at once with `opened`, the last with `end`, an empty one after `heartbeat_seconds`.
 
-    Errors: SessionNotFoundError, InferenceNotFoundError and those of check_cursor, all before the first delivery.
+    Errors: SessionNotFoundError, InferenceNotFoundError and those of check_cursor, all before the first delivery;
+    EventsCompactedError when retention overtakes it, StoreUnavailableError.
     """
     with fanout.watch(request.principal, request.session_id) as topic:
         watcher = await _open(store, topic, request)
         opened: Opened | None = watcher.opened
         sent = watcher.position
         due = clock.monotonic() + heartbeat_seconds
+        if request.start is StartKind.SNAPSHOT:
+            yield Delivery((), sent, sent, opened)
+            async with aclosing(_snapshot(store, topic, request, watcher.opened, codec)) as parts:
+                async for part in parts:
+                    if part.snapshot or part.end or clock.monotonic() >= due:
+                        yield part
+                        due = clock.monotonic() + heartbeat_seconds
+                    if part.end:
+                        return
+            opened = None
         while True:
             seen, before = topic.advanced.count, watcher.position
             left = due - clock.monotonic()
@@ -133,13 +159,32 @@ async def subscribe(
             chunks, end = await watcher.advance(ask_store=left <= 0)
             if chunks or end or opened or left <= 0:
                 frames = tuple(chunk.data for chunk in chunks)
-                yield Delivery(frames, sent, watcher.position, opened, end)
+                yield Delivery(frames, sent, watcher.position, opened, end=end)
                 if end:
                     return
                 opened, sent = None, watcher.position
                 due = clock.monotonic() + heartbeat_seconds
             elif watcher.position == before:
                 await clock.wait_for(topic.advanced.wait_beyond(seen), left)
+
+
+async def _snapshot(
+    store: SessionStore, topic: Topic, request: Subscription, opened: Opened, codec: FrameCodec
+) -> AsyncGenerator[Delivery]:
+    """Yield the snapshot at the head that was opened on, and an empty delivery now and then while it is read."""
+    head = opened.head_sequence
+    parts = read_snapshot(store, request.principal, request.session_id, opened.log, head, codec, request.inference_id)
+    try:
+        async with aclosing(parts):
+            async for part in parts:
+                if topic.is_closed:  # what is left of it may take long, and the client has to begin anew anyway
+                    end = End.SESSION_DELETED if topic.is_deleted else End.DRAINING
+                    yield Delivery((), head, head, end=end)
+                    return
+                is_empty = not part.frames and not part.is_last
+                yield Delivery((), head, head, snapshot=None if is_empty else part)
+    except SessionNotFoundError:
+        yield Delivery((), head, head, end=End.SESSION_DELETED)
 
 
 async def _open(store: SessionStore, topic: Topic, request: Subscription) -> "_Watcher":
@@ -152,7 +197,8 @@ async def _open(store: SessionStore, topic: Topic, request: Subscription) -> "_W
         first = inference.first_sequence
         if inference.state.is_terminal:
             end_at = inference.last_sequence
-            if request.until is Until.INFERENCE_END and end_at < page.earliest_sequence:  # its end is gone
+            is_told = request.start is StartKind.SNAPSHOT or end_at >= page.earliest_sequence
+            if request.until is Until.INFERENCE_END and not is_told:  # its end is gone
                 raise EventsCompactedError(
                     session_id=request.session_id, after_sequence=end_at, earliest_sequence=page.earliest_sequence
                 )

@@ -68,7 +68,7 @@ class _Passage:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is returned
             return self._origin(error) or self._failed(error)
-        if self._crash:
+        if self._crash:  # and the engine did not care
             return self._crash
         if not isinstance(cast("object", result), EngineResult):
             return self._failed(TypeError(f"call() returned {type(result).__name__}, not EngineResult"))
@@ -83,17 +83,13 @@ class _Passage:
 
     async def _proceed(self, call: EngineCall, emit: Emit) -> EngineResult:
         try:
-            result = await self._link.inner(call, self._watched(emit))
+            return await self._link.inner(call, self._watched(emit))
         except BaseException as error:
             raised = self._crash if self._crash and not _is_cancellation(error) else error
             self._raised.append(raised)
             if raised is not error:
                 raise raised from raised.__cause__
             raise
-        if self._crash:  # the engine did not care
-            self._raised.append(self._crash)
-            raise self._crash
-        return result
 
     def _watched(self, emit: Emit) -> Emit:
         """Return the emit of the middleware for what is inside; once it crashed, it stays so."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from turnwire.v1 import inference_service_pb2 as pb
-from turnwire_server.domain.errors import FeatureNotImplementedError, InvalidFieldError, LogReplacedError, Violation
+from turnwire_server.domain.errors import InvalidFieldError, LogReplacedError, Violation
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
@@ -76,7 +76,11 @@ class InferenceService:
 
     async def subscribe_events(self, request: pb.SubscribeEventsRequest, caller: Caller) -> AsyncGenerator[bytes]:
         """Serve SubscribeEvents."""
-        async with aclosing(self._runtime.subscribe(_subscription(request, caller.principal))) as deliveries:
+        cancel_after = None
+        if request.HasField("cancel_after_disconnect"):
+            cancel_after = duration.from_proto(request.cancel_after_disconnect).total_seconds()
+        watched = self._runtime.subscribe(_subscription(request, caller.principal), cancel_after)
+        async with aclosing(watched) as deliveries:
             async for delivery in deliveries:
                 yield _encode_delivery(delivery)
 
@@ -143,8 +147,6 @@ def _start_command(request: pb.StartInferenceRequest, principal: str, mint: Mint
     target: str | NewSession = request.session_id
     if request.HasField("new_session"):
         target = session.new_session_from_proto(request.new_session, "new_session")
-        if target.ttl is not None:
-            raise FeatureNotImplementedError(feature="ttl")
     violations = [
         *json_text.map_violations("metadata", request.metadata),
         *json_text.map_violations("data", request.data),
@@ -174,10 +176,6 @@ def _start_command(request: pb.StartInferenceRequest, principal: str, mint: Mint
 
 def _subscription(request: pb.SubscribeEventsRequest, principal: str) -> Subscription:
     start = request.WhichOneof("start")
-    if start == "snapshot":
-        raise FeatureNotImplementedError(feature="start with snapshot")
-    if request.HasField("cancel_after_disconnect"):
-        raise FeatureNotImplementedError(feature="cancel_after_disconnect")
     if start is None:
         raise InvalidFieldError(Violation("start", "exactly one field is required in oneof", "required"))
     return Subscription(
@@ -199,6 +197,9 @@ def _encode_delivery(delivery: Delivery) -> bytes:
         rest.opened.log = delivery.opened.log
         rest.opened.earliest_sequence = delivery.opened.earliest_sequence
         rest.opened.head_sequence = delivery.opened.head_sequence
+    if delivery.snapshot:
+        rest.snapshot.MergeFromString(b"".join(delivery.snapshot.frames))  # frames have the tag of SnapshotPart.events
+        rest.snapshot.last = delivery.snapshot.is_last
     if delivery.end:
         rest.end.reason = pb.SubscriptionEndReason.ValueType(delivery.end)
     return b"".join((*delivery.frames, rest.SerializeToString()))

@@ -2,8 +2,7 @@
 
 from turnwire.v1 import session_service_pb2 as pb
 from turnwire.v1 import turn_pb2
-from turnwire_server.domain.errors import FeatureNotImplementedError, TurnNotOpenedError
-from turnwire_server.domain.session import NewSession
+from turnwire_server.domain.errors import TurnNotOpenedError
 from turnwire_server.domain.turn import TurnView
 from turnwire_server.rpc.call import Caller
 from turnwire_server.rpc.paging import (
@@ -30,15 +29,18 @@ class SessionService:
 
     async def create_session(self, request: pb.CreateSessionRequest, caller: Caller) -> pb.CreateSessionResponse:
         """Serve CreateSession."""
-        new: NewSession = session.new_session_from_proto(request.session, "session")
-        if new.ttl is not None:
-            raise FeatureNotImplementedError(feature="ttl")
-        idempotency = None
-        if request.idempotency_key:
-            content = fingerprint(request, ("idempotency_key",))
-            idempotency = Idempotency("CreateSession", request.idempotency_key, content)
-        made, created = await self._runtime.create_session(caller.principal, new, idempotency)
+        new = session.new_session_from_proto(request.session, "session")
+        guard = _guard("CreateSession", request)
+        made, created = await self._runtime.create_session(caller.principal, new, guard)
         return pb.CreateSessionResponse(session=session.to_proto(made), created=created)
+
+    async def fork_session(self, request: pb.ForkSessionRequest, caller: Caller) -> pb.ForkSessionResponse:
+        """Serve ForkSession."""
+        new = session.new_session_from_proto(request.session, "session")
+        index = request.index if request.HasField("index") else None
+        guard = _guard("ForkSession", request)
+        made, created = await self._runtime.fork_session(caller.principal, request.session_id, index, new, guard)
+        return pb.ForkSessionResponse(session=session.to_proto(made), created=created)
 
     async def get_session(self, request: pb.GetSessionRequest, caller: Caller) -> pb.GetSessionResponse:
         """Serve GetSession."""
@@ -103,3 +105,9 @@ class SessionService:
             turns=[turn.to_proto(each) for each in page.items],
             next_page_token=page_token("ListTurns", filters, page.next),
         )
+
+
+def _guard(rpc: str, request: pb.CreateSessionRequest | pb.ForkSessionRequest) -> Idempotency | None:
+    if not request.idempotency_key:
+        return None
+    return Idempotency(rpc, request.idempotency_key, fingerprint(request, ("idempotency_key",)))

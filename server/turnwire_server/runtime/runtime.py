@@ -1,7 +1,7 @@
 """The session runtime: what the rpcs do, without gRPC."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -21,12 +21,14 @@ from turnwire_server.domain.session import NewSession, PauseAction, Session, Ses
 from turnwire_server.domain.tool import ToolOutcome
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.fanout import Fanout
+from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.events.log import EncodeEvent
 from turnwire_server.events.patience import resolve
 from turnwire_server.events.subscription import Delivery, Subscription, subscribe
 from turnwire_server.runtime.admission import decide_start
 from turnwire_server.runtime.answers import CLIENT_ACTS, Answering, decide_answers, decide_release
 from turnwire_server.runtime.checkpoint import Pause, decode_checkpoint
+from turnwire_server.runtime.disconnect import Disconnects
 from turnwire_server.runtime.steps import inference_of
 from turnwire_server.runtime.structured_output import check_schema
 from turnwire_server.runtime.supervisor import Supervisor
@@ -58,6 +60,7 @@ class Runtime:
         clock: Clock,
         mint: Mint,
         encode: EncodeEvent,
+        codec: FrameCodec,
         *,
         queue_depth_max: int,
         heartbeat_seconds: float,
@@ -72,6 +75,8 @@ class Runtime:
         self._mint = mint
         self._encode = encode
         self._queue_depth_max = queue_depth_max
+        self._codec = codec
+        self._disconnects = Disconnects(partial(self.cancel, is_session=False), clock)
         self._heartbeat_seconds = heartbeat_seconds
         self._watchers_max = watchers_max
         self._is_draining = False
@@ -197,6 +202,18 @@ class Runtime:
         check = partial(self.profiles.get, new.profile) if new.profile else None
         return await resolve(self._clock, lambda: self.store.create_session(principal, new, token, idempotency, check))
 
+    async def fork_session(
+        self, principal: str, session_id: str, index: int | None, new: NewSession, idempotency: Idempotency | None
+    ) -> tuple[Session, bool]:
+        """Fork a session. Errors: those of the rpc ForkSession."""
+        self.check_accepting()
+        new, token = replace(new, session_id=new.session_id or self._mint()), self._mint()
+        check = partial(self.profiles.get, new.profile) if new.profile else None
+        return await resolve(
+            self._clock,
+            lambda: self.store.fork_session(principal, session_id, index, new, token, idempotency, check),
+        )
+
     async def update_session(
         self, principal: str, session_id: str, change: SessionChange, revision: int | None
     ) -> Session:
@@ -236,21 +253,40 @@ class Runtime:
             self._bus.publish(Hint(HintKind.CANCEL, inference.inference_id))
         return inference
 
-    def subscribe(self, request: Subscription) -> AsyncGenerator[Delivery]:
-        """Watch a session's log. Errors: those of the rpc SubscribeEvents."""
+    def subscribe(self, request: Subscription, cancel_after_seconds: float | None = None) -> AsyncGenerator[Delivery]:
+        """Watch a session's log. If the stream breaks and none comes back in time, its inference is cancelled.
+
+        Errors: those of the rpc SubscribeEvents.
+        """
         self.check_accepting()
         if self._stream_count >= self._watchers_max:
             raise TooManyWatchersError(watchers_max=self._watchers_max)
-        return self._counted(subscribe(self.store, self._fanout, request, self._clock, self._heartbeat_seconds))
+        deliveries = subscribe(self.store, self._fanout, request, self._clock, self._codec, self._heartbeat_seconds)
+        return self._attended(request, cancel_after_seconds, deliveries)
 
-    async def _counted(self, deliveries: AsyncGenerator[Delivery]) -> AsyncGenerator[Delivery]:
+    async def _attended(
+        self, request: Subscription, cancel_after_seconds: float | None, deliveries: AsyncGenerator[Delivery]
+    ) -> AsyncGenerator[Delivery]:
+        """Count a stream among those that are open; one that names an inference attends it once it was let in."""
         self._stream_count += 1
         try:
-            async with aclosing(deliveries):
-                async for delivery in deliveries:
-                    yield delivery
+            with ExitStack() as stack:
+                attendance = None
+                async with aclosing(deliveries):
+                    async for delivery in deliveries:
+                        if delivery.opened and request.inference_id:
+                            attendance = stack.enter_context(
+                                self._disconnects.attend(request.principal, request.inference_id, cancel_after_seconds)
+                            )
+                        if delivery.end and attendance:
+                            attendance.has_ended = True
+                        yield delivery
         finally:
             self._stream_count -= 1
+
+    async def run(self) -> None:
+        """Cancel what its watchers have left, until drain()."""
+        await self._disconnects.run()
 
     @property
     def watcher_count(self) -> int:
@@ -260,6 +296,7 @@ class Runtime:
     async def drain(self, grace_seconds: float) -> None:
         """Accept nothing new, end what runs or hand it back, then end every stream and every Wait."""
         self._is_draining = True
+        self._disconnects.close()
         await self._supervisor.drain(grace_seconds)
         self._fanout.close()
 

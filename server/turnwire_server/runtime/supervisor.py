@@ -5,31 +5,26 @@ Hints from the bus make it fast; the periodic look at the store makes it right w
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from datetime import timedelta
 from typing import Protocol, TypeVar
 
-from turnwire_server.domain.errors import (
-    EngineFailedError,
-    InferenceNotFoundError,
-    InferenceNotWaitingError,
-    StoreUnavailableError,
-)
+from turnwire_server.domain.errors import EngineFailedError, StoreUnavailableError
 from turnwire_server.domain.event import Failed
 from turnwire_server.domain.inference import Inference
 from turnwire_server.events.bus import Bus, Hint, HintKind
-from turnwire_server.events.log import DecodeFrames
+from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.events.patience import CALL_SECONDS_MAX, LAST_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, bounded
-from turnwire_server.runtime.answers import Answering, decide_silence
 from turnwire_server.runtime.assembly import Assembly
+from turnwire_server.runtime.guard import Guard
 from turnwire_server.runtime.inference_loop import Attempt
 from turnwire_server.runtime.observer import Observer
 from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.recovery import recover
+from turnwire_server.runtime.sweeper import Sweeper
 from turnwire_server.stores.base import OVERDUE_SECONDS
 from turnwire_server.stores.lease import Claim, DeclaredDead, Ending, Fenced, Heartbeat
-from turnwire_server.telemetry.logs import bound_to, logger
+from turnwire_server.telemetry.logs import logger
 
 # How often the store is looked at without any hint. Also the longest that a lost cancel hint delays a cancel.
 RECONCILE_SECONDS = 0.5
@@ -39,9 +34,6 @@ CLAIM_MAX = 64
 
 # The most that is claimed to be recovered while there is no room for more.
 RECOVERIES_MAX = 16
-
-# How many silent clients are answered for in one round; the others have the next one.
-DUE_MAX = 100
 
 # How long a beat may take: several have to fit into the silence for which others wait.
 BEAT_SECONDS_MAX = 1.5
@@ -82,15 +74,16 @@ class Supervisor:
         ports: Ports,
         bus: Bus,
         assemblies: Mapping[str, Assembly],
-        decode: DecodeFrames,
+        codec: FrameCodec,
         running_max: int,
         on_fitness: OnFitness | None = None,
+        retention: timedelta | None = None,
     ) -> None:
         self._owner = ports.mint()
         self._ports = ports
         self._bus = bus
         self._assemblies = assemblies
-        self._decode = decode
+        self._decode = codec.decode
         self._running_max = running_max
         self._on_fitness = on_fitness
         self._is_fit = True
@@ -101,7 +94,9 @@ class Supervisor:
         self._asked: _Asked | None = None  # a claim, until it is known what became of it
         self._suspects: set[str] = set()
         self._observer = Observer()
-        self._failures: dict[tuple[str, str], int] = {}
+        self._guard = Guard(ports.clock)
+        self._sweeper = Sweeper(ports, bus, self._guard, self._may_sweep, codec, retention)
+        self._early_cancels: set[str] = set()  # of what was just claimed, and has no attempt yet
         self._failure_time = float("-inf")
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
@@ -127,7 +122,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 rounds = [
                     group.create_task(self._repeat("reconciling", self._beat)),
-                    group.create_task(self._sweep_forever()),
+                    group.create_task(self._sweeper.run(RECONCILE_SECONDS)),
                     group.create_task(self._repeat("watching", self._watch)),
                 ]
                 async with asyncio.TaskGroup() as tasks:
@@ -154,8 +149,11 @@ class Supervisor:
         self._wake.set()
 
     def _receive(self, hint: Hint) -> None:
-        if hint.kind is HintKind.CANCEL and (attempt := self._attempts.get(hint.inference_id)):
-            attempt.cancel()
+        if hint.kind is HintKind.CANCEL:
+            if attempt := self._attempts.get(hint.inference_id):
+                attempt.cancel()
+            elif self._asked or hint.inference_id in self._tasks:
+                self._early_cancels.add(hint.inference_id)
         if hint.kind is HintKind.QUEUED:
             self._wake.set()
 
@@ -186,6 +184,7 @@ class Supervisor:
         self._asked = None
         for claim in claims:
             self._launch(tasks, claim)
+        self._early_cancels &= self._tasks.keys()  # the others were not for us
         return len(claims)
 
     async def _guarded(
@@ -196,23 +195,13 @@ class Supervisor:
         seconds: float = CALL_SECONDS_MAX,
     ) -> T | None:
         """Do one piece of work. That it fails is logged; it must not end the others, and has its next round."""
-        session_id, inference_id = (about.session_id, about.inference_id) if about else ("", "")
-        key, owner = (what, inference_id), self._owner
+        owner = self._owner
         try:
-            done = await bounded(self._ports.clock, work, seconds)
+            return await self._guard.call(what, work, about, seconds)
         except DeclaredDead:
             if owner == self._owner:
                 await self._guarded("registering", self._begin_again)
             return None
-        except Exception as error:
-            self._failures[key] = count = self._failures.get(key, 0) + 1
-            if count & (count - 1) == 0:  # a store that stays away is told after 1, 2, 4, 8, ... rounds
-                cause = error.__cause__ if isinstance(error, StoreUnavailableError) else None
-                with bound_to(session_id, inference_id):
-                    log.error("failed; it will be tried again", work=what, failures=count, exc_info=cause or error)
-            return None
-        self._failures.pop(key, None)
-        return done
 
     async def _begin_again(self) -> None:
         """Register under another id: nothing of what was ours is ours any more."""
@@ -255,6 +244,7 @@ class Supervisor:
         finally:
             if self._tasks.get(inference.inference_id) is asyncio.current_task():
                 del self._tasks[inference.inference_id]
+                self._early_cancels.discard(inference.inference_id)
                 self._recovering.discard(inference.inference_id)
             # It may be in the line again, and what was behind it may run: here, or wherever there is room.
             self._bus.publish(Hint(HintKind.QUEUED))
@@ -265,7 +255,7 @@ class Supervisor:
         if assembly is None or assembly.profile.engine != claim.engine:
             return None
         attempt = Attempt(claim, assembly, self._ports)
-        if claim.inference.cancel_requested_time is not None:
+        if claim.inference.cancel_requested_time is not None or claim.inference.inference_id in self._early_cancels:
             attempt.cancel()
         if self._is_hurrying:
             attempt.hand_back()
@@ -338,23 +328,9 @@ class Supervisor:
                 log.warning("declared dead; its inferences will be recovered", owner=owner)
                 self._wake.set()
 
-    async def _sweep_forever(self) -> None:
-        while True:
-            await self._ports.clock.sleep(RECONCILE_SECONDS)
-            # After the store was away, owners get to write what ended in time before anything is taken from them.
-            while self._ports.clock.monotonic() - self._failure_time > OVERDUE_SECONDS:
-                if not await self._guarded("sweeping", lambda: self._ports.store.sweep(self._ports.clock.now())):
-                    break
-            await self._guarded("answering for silent clients", self._answer_for_silent)
-
-    async def _answer_for_silent(self) -> None:
-        """Have those go on that have waited long enough for their client."""
-        store, now = self._ports.store, self._ports.clock.now()
-        decide = partial(decide_silence, answering=Answering(now, self._ports.encode))
-        for due in await store.find_due(now, DUE_MAX):
-            with suppress(InferenceNotFoundError, InferenceNotWaitingError):  # it was answered meanwhile
-                await store.amend(due.principal, due.inference_id, self._ports.mint(), decide)
-                self._bus.publish(Hint(HintKind.QUEUED, due.inference_id))
+    def _may_sweep(self) -> bool:
+        # After the store was away, owners get to write what ended in time before anything is taken from them.
+        return self._ports.clock.monotonic() - self._failure_time > OVERDUE_SECONDS
 
     def _stop_stuck(self) -> None:
         """The watchdog: an attempt that was told to stop and does not is a defect, which must not last for ever."""

@@ -10,6 +10,8 @@ Rules that every implementation keeps, and that stores' one test suite checks:
 - An inference is written under its lease only: a call with another lease, or from another position, is Fenced and
   changes nothing.
 - At most one inference of a session is active; the schema itself enforces it.
+- However an inference ends, a turn of it that has snapshots gets one more, of the phase FINAL: with all blocks that it
+  has then, and with the iteration of the newest snapshot before. No caller brings that one.
 - A call that raises changed nothing, also when it raises for what cannot be encoded. Only after a StoreUnavailableError
   that is not definite it may have happened. Then it is sent again: **every call may be sent again**, as it was, until
   it answers. The second answer is the first one's, or what became of it since. That is what the ids and tokens are for
@@ -38,25 +40,21 @@ TOKEN_AGE_MIN = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An inference that is WAITING_FOR_TOOLS or PAUSED, what was committed with its last step, and what was amended."""
+    """An inference that is WAITING_FOR_TOOLS or PAUSED, and where it goes on: as committed, or as amended since."""
 
     inference: Inference
     checkpoint: bytes
-    effects: tuple[Effect, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
     """What a client's answer changes of an inference that waits: a new checkpoint, more blocks, and encoded events.
 
-    An effect that is given replaces the one that is there.
-
     `is_released`: there is nothing more to wait for, so it goes back to the line, as the first. `outcome`: it ends with
     that instead, a Failed or a Cancelled, after the events.
     """
 
     checkpoint: bytes
-    effects: tuple[Effect, ...] = ()
     events: tuple[bytes, ...] = ()
     blocks: tuple[Block, ...] = ()
     is_released: bool = True
@@ -303,7 +301,7 @@ class SessionStore(Protocol):
 
         Where the inference would wait for its client and a cancel is requested, it ends instead.
 
-        Errors: Fenced.
+        Errors: Fenced; ValueError for a wait that no event tells of.
         """
         ...
 
@@ -319,6 +317,8 @@ class SessionStore(Protocol):
 
     async def finish(self, lease: Lease, position: int, ending: Ending) -> Inference:
         """End a running inference: append `ending.events`, add its blocks, close its turn, tell the end.
+
+        The snapshot FINAL comes behind `ending.marks`, as it does for every end.
 
         Errors: Fenced.
         """

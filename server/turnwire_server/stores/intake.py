@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from turnwire_server.domain.errors import RevisionMismatchError
+from turnwire_server.domain.errors import RevisionMismatchError, TurnNotClosedError, TurnNotFoundError
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.domain.session import NewSession, Session, SessionChange
+from turnwire_server.domain.session import NewSession, Session, SessionChange, SessionOrigin
 from turnwire_server.domain.turn import ROLES, Block, TurnSnapshot
 from turnwire_server.stores.base import Waiting
+from turnwire_server.stores.lease import Step
 from turnwire_server.stores.start import Admission, StartCommand
 from turnwire_server.wire.inference import to_proto as inference_to_proto
 from turnwire_server.wire.session import to_proto as session_to_proto
@@ -21,8 +22,8 @@ from turnwire_server.wire.turn import to_proto as turn_to_proto
 IDEMPOTENCY_KEY_ORPHAN_AGE_MIN = timedelta(hours=24)
 
 
-def new_session(new: NewSession, log: str, mint: Mint, now: datetime) -> Session:
-    """Return the session that a client asked for."""
+def new_session(new: NewSession, log: str, mint: Mint, now: datetime, origin: SessionOrigin | None = None) -> Session:
+    """Return the session that a client asked for, with the turns of its origin if it is a fork."""
     return Session(
         session_id=new.session_id or mint(),
         create_time=now,
@@ -34,6 +35,8 @@ def new_session(new: NewSession, log: str, mint: Mint, now: datetime) -> Session
         profile=new.profile,
         expire_time=None if new.ttl is None else now + new.ttl,
         config=new.config,
+        turn_count=origin.index + 1 if origin else 0,
+        origin=origin,
     )
 
 
@@ -93,10 +96,33 @@ def turn_metadata(own: Mapping[str, str], session_id: str, inference_id: str) ->
     }
 
 
+def choose_fork_index(session_id: str, index: int | None, turn_count: int, first_open: int | None) -> int:
+    """Return the index of the last turn that a fork shares: the one that was asked for, or else the last CLOSED one.
+
+    `first_open` is the first turn that is OPEN, None if there is none.
+
+    Errors: TurnNotFoundError, TurnNotClosedError.
+    """
+    closed_count = turn_count if first_open is None else first_open
+    chosen = closed_count - 1 if index is None else index
+    if not 0 <= chosen < turn_count:
+        raise TurnNotFoundError(session_id=session_id, index=max(chosen, 0))
+    if chosen >= closed_count:
+        raise TurnNotClosedError(session_id=session_id, index=closed_count)
+    return chosen
+
+
 def check_cut(through: int, head: int, unfinished: Iterable[int]) -> None:
     """Raise ValueError unless a log may be cut after `through`; `unfinished` are first events that have to stay."""
     if through > head or any(through >= first for first in unfinished):
         msg = f"the log cannot be cut after {through}: its head is {head}, or an inference needs an event before"
+        raise ValueError(msg)
+
+
+def check_step(step: Step) -> None:
+    """Raise ValueError for a step after which the client is waited for, and that has no event to tell of it."""
+    if step.then is not InferenceState.RUNNING and not step.events:
+        msg = f"step {step.number} leads to {step.then.name}, and no event tells of it: nobody would notice"
         raise ValueError(msg)
 
 
@@ -112,8 +138,7 @@ def snapshot_bytes(snapshot: TurnSnapshot) -> int:
 
 def waiting_bytes(waiting: Waiting) -> int:
     """Return how many bytes an inference that waits has, with all that belongs to it."""
-    effects = sum(len(effect.call) + len(effect.outcome or b"") for effect in waiting.effects)
-    return inference_bytes(waiting.inference) + len(waiting.checkpoint) + effects
+    return inference_bytes(waiting.inference) + len(waiting.checkpoint)
 
 
 def inference_bytes(inference: Inference) -> int:

@@ -21,9 +21,10 @@ from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
 from turnwire_server.domain.turn import SnapshotPhase, Turn, TurnSnapshot, TurnView
 from turnwire_server.stores import memory_leases as leases
+from turnwire_server.stores import memory_sessions as sessions
 from turnwire_server.stores import memory_starts as starts
 from turnwire_server.stores import memory_waits as waits
-from turnwire_server.stores.base import Amend, Base, Due, OnCommit, Waiting
+from turnwire_server.stores.base import Amend, Base, Due, OnCommit, Retired, Waiting
 from turnwire_server.stores.intake import (
     block_content,
     changed_session,
@@ -34,7 +35,7 @@ from turnwire_server.stores.intake import (
     snapshot_bytes,
 )
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
-from turnwire_server.stores.memory_nouns import HeldTurn
+from turnwire_server.stores.memory_nouns import HeldSession, HeldTurn
 from turnwire_server.stores.memory_state import State
 from turnwire_server.stores.page import LogPage, Page, TurnPage, take_chunks, take_listing, take_page
 from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
@@ -66,20 +67,7 @@ class MemorySessionStore:
         check: Callable[[], object] | None = None,
     ) -> tuple[Session, bool]:
         """See SessionStore."""
-        log = self._state.log_of(token)
-        if made := self._state.pass_gate(principal, idempotency):
-            return made.session.shown(), made.session.session.log == log
-        if self._state.has_used(token):
-            sent = self._state.session(principal, new.session_id)
-            if sent.session.log != log:  # it was deleted, and another one has its name
-                raise SessionNotFoundError(session_id=new.session_id)
-            return sent.shown(), True
-        if check:
-            check()
-        held = self._state.build_session(principal, new, token)
-        self._state.keep(held, None, idempotency)
-        self._state.use(token)
-        return held.shown(), True
+        return sessions.create_session(self._state, principal, new, token, idempotency, check)
 
     async def get_session(self, principal: str, session_id: str) -> Session:
         """See SessionStore."""
@@ -129,6 +117,19 @@ class MemorySessionStore:
         started = starts.start(self._state, command, decide)
         self._publish()
         return started
+
+    async def fork_session(
+        self,
+        principal: str,
+        session_id: str,
+        index: int | None,
+        new: NewSession,
+        token: str,
+        idempotency: Idempotency | None,
+        check: Callable[[], object] | None = None,
+    ) -> tuple[Session, bool]:
+        """See SessionStore."""
+        return sessions.fork_session(self._state, principal, session_id, index, new, token, idempotency, check)
 
     async def get_first_in_line(self, principal: str, session_id: str) -> Inference:
         """See SessionStore."""
@@ -276,29 +277,34 @@ class MemorySessionStore:
         found = self._state.inference(principal, inference_id).snapshots(phase, -1 if after is None else after)
         return take_listing(found, limit, snapshot_bytes)
 
+    async def find_retired(self, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+        """See SessionStore."""
+        return sessions.find_retired(self._state, ended_before, limit)
+
     async def get_turn(
         self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int
     ) -> TurnPage:
         """See SessionStore."""
-        turns = self._state.session(principal, session_id).turns
+        held = self._state.session(principal, session_id)
+        turns = held.turns
         wanted = len(turns) - 1 if index is None else index
         if wanted not in range(len(turns)):
             raise TurnNotFoundError(session_id=session_id, index=max(wanted, 0))
         blocks = turns[wanted].blocks(view)
         page, _ = take_page((block, len(block_content(block))) for block in blocks[offset : offset + limit])
         reached = offset + len(page)
-        return TurnPage(turns[wanted].shown(page), reached if reached < len(blocks) else None)
+        return TurnPage(held.show(turns[wanted], page), reached if reached < len(blocks) else None)
 
     async def list_turns(
         self, principal: str, session_id: str, view: TurnView, limit: int, cursor: int | None, *, newest_first: bool
     ) -> Page[Turn]:
         """See SessionStore."""
-        turns = self._state.session(principal, session_id).turns
+        held = self._state.session(principal, session_id)
         if newest_first:
-            wanted = [turn for turn in reversed(turns) if cursor is None or turn.turn.index <= cursor]
+            wanted = [turn for turn in reversed(held.turns) if cursor is None or turn.turn.index <= cursor]
         else:
-            wanted = [turn for turn in turns if cursor is None or turn.turn.index >= cursor]
-        page, _ = take_page(_with_blocks(turn, view) for turn in wanted[:limit])
+            wanted = [turn for turn in held.turns if cursor is None or turn.turn.index >= cursor]
+        page, _ = take_page(_with_blocks(held, turn, view) for turn in wanted[:limit])
         return Page(tuple(page), wanted[len(page)].turn.index if len(page) < len(wanted) else None)
 
     async def close(self) -> None:
@@ -320,7 +326,7 @@ def _key(keyed: tuple[int, object]) -> int:
     return keyed[0]
 
 
-def _with_blocks(held: HeldTurn, view: TurnView) -> tuple[Turn, int]:
-    sizes = ((block, len(block_content(block))) for block in held.blocks(view))
+def _with_blocks(held: HeldSession, turn: HeldTurn, view: TurnView) -> tuple[Turn, int]:
+    sizes = ((block, len(block_content(block))) for block in turn.blocks(view))
     taken, _ = take_page(((block, size), size) for block, size in sizes)
-    return held.shown(block for block, _ in taken), held.size() + sum(size for _, size in taken)
+    return held.show(turn, (block for block, _ in taken)), turn.size() + sum(size for _, size in taken)

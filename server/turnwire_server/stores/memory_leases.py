@@ -7,7 +7,7 @@ from turnwire_server.domain import lifecycle
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
-from turnwire_server.stores.intake import encode_map, inference_bytes
+from turnwire_server.stores.intake import check_step, encode_map, inference_bytes
 from turnwire_server.stores.lease import (
     Claim,
     DeclaredDead,
@@ -106,6 +106,7 @@ def commit_step(state: State, lease: Lease, position: int, step: Step) -> HeldIn
     _check_position(held, position)
     if step.number != held.step + 1:
         raise Fenced
+    check_step(step)
     committed = lifecycle.commit(held.inference, step.usage, step.model, step.then)
     blocks = encoded_blocks(step.blocks, state.mint)
     inference_bytes(committed)
@@ -158,6 +159,10 @@ def sweep(state: State, now: datetime) -> bool:
                 state.end(held, Ending(lifecycle.deadline_outcome(held.inference)))
         elif deadline + timedelta(seconds=OVERDUE_SECONDS) <= now and not held.was_lost:
             held.owner = held.lease = ""
+    for session in list(state.sessions.values()):
+        expire_time = session.session.expire_time
+        if expire_time is not None and expire_time <= now and not session.line():
+            state.drop(session)
     return False
 
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import InferenceRef, Session
-from turnwire_server.domain.turn import Block, SnapshotMark, SnapshotPhase, Turn, TurnSnapshot, TurnView
+from turnwire_server.domain.turn import Block, SnapshotMark, SnapshotPhase, Turn, TurnSnapshot, TurnState, TurnView
 from turnwire_server.stores.base import Base, Waiting
-from turnwire_server.stores.intake import block_content, encode_map
+from turnwire_server.stores.intake import block_content, encode_map, turn_metadata
 from turnwire_server.stores.lease import Claim, Effect, Ending, Lease, Step
 from turnwire_server.stores.line import InLine, Parent
 from turnwire_server.stores.page import take_page
@@ -79,6 +79,10 @@ class HeldInference:
         """Whether it is in its session's line: active, or waiting to be."""
         return self.inference.is_active or self.inference.state is InferenceState.QUEUED
 
+    def has_ended_before(self, moment: datetime) -> bool:
+        """Whether it had ended by then."""
+        return self.inference.end_time is not None and self.inference.end_time < moment
+
     def claim(self, *, is_lost: bool) -> Claim:
         """Return the inference with its lease."""
         return Claim(
@@ -107,7 +111,7 @@ class HeldInference:
 
     def waiting(self) -> Waiting:
         """Return the inference as those see it who answer it."""
-        return Waiting(self.shown(), self.checkpoint, self.recorded())
+        return Waiting(self.shown(), self.checkpoint)
 
     def snapshots(self, phase: SnapshotPhase | None, after: int) -> Iterator[tuple[int, TurnSnapshot]]:
         """Yield the snapshots of its turn of one phase, or of all, that are behind a position; each with its own."""
@@ -123,7 +127,7 @@ class HeldInference:
 
 @dataclass(slots=True, eq=False)
 class HeldSession:
-    """A session, its log, and everything that belongs to it."""
+    """A session, its log, and everything that belongs to it; a fork's first turns are those of another session."""
 
     key: int
     principal: str
@@ -135,6 +139,23 @@ class HeldSession:
     head: int = 0
     base: Base = Base()
     delete_time: datetime | None = None
+
+    def show(self, turn: HeldTurn, blocks: Iterable[Block] = ()) -> Turn:
+        """Return a turn as one of this session, with these of its blocks; it may be shared with others."""
+        session_id, shown = self.session.session_id, turn.shown(blocks)
+        metadata = turn_metadata(turn.owner.command.metadata, session_id, shown.inference_id)
+        return replace(shown, session_id=session_id, metadata=metadata)
+
+    def first_open(self) -> int | None:
+        """Return the index of the first turn that is OPEN, None if there is none."""
+        return next((each.turn.index for each in self.turns if each.turn.state is TurnState.OPEN), None)
+
+    def retired_through(self, ended_before: datetime) -> int:
+        """Return how far the log has only events of inferences that ended before a moment; its base if nowhere."""
+        kept = (each for each in self.inferences if each.inference.last_sequence > self.base.through_sequence)
+        young = [each.inference for each in kept if not each.has_ended_before(ended_before)]
+        reached = min((each.first_sequence - 1 for each in young), default=self.head)
+        return max(reached, self.base.through_sequence)
 
     def line(self) -> list[HeldInference]:
         """Return the unfinished inferences, the active one first."""

@@ -71,7 +71,8 @@ def _read_state(session: HeldSession, line: Sequence[InLine], parent: Parent) ->
     turn = session.turns[index] if index is not None and index in range(len(session.turns)) else None
     if parent.is_fixed and index is not None and turn is None:
         raise TurnNotFoundError(session_id=session.session.session_id, index=index)
-    return SessionState(session.shown(), tuple(place.unfinished for place in line), turn.shown() if turn else None)
+    shown = session.show(turn) if turn else None
+    return SessionState(session.shown(), tuple(place.unfinished for place in line), shown)
 
 
 def _check_encodable(command: StartCommand) -> None:

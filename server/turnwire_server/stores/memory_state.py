@@ -14,8 +14,8 @@ from turnwire_server.domain.errors import (
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.domain.session import NewSession
-from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
+from turnwire_server.domain.session import NewSession, SessionOrigin
+from turnwire_server.domain.turn import Block, SnapshotMark, SnapshotPhase, Turn, TurnState, TurnView, inherit_data
 from turnwire_server.stores.base import TOKEN_AGE_MIN, Commit
 from turnwire_server.stores.intake import (
     IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
@@ -107,9 +107,11 @@ class State:
         """Return the log token of the session that was created with a token."""
         return f"{token}.{self._incarnation}"
 
-    def build_session(self, principal: str, new: NewSession, token: str) -> HeldSession:
+    def build_session(
+        self, principal: str, new: NewSession, token: str, origin: SessionOrigin | None = None
+    ) -> HeldSession:
         """Return a new session that is not kept yet. Errors: SessionAlreadyExistsError."""
-        session = new_session(new, self.log_of(token), self.mint, self.now())
+        session = new_session(new, self.log_of(token), self.mint, self.now(), origin)
         if (principal, session.session_id) in self.sessions:
             raise SessionAlreadyExistsError(session_id=session.session_id)
         session_bytes(session)
@@ -139,8 +141,10 @@ class State:
         del self.sessions[session.principal, session.session.session_id]
         for held in session.inferences:
             del self.inferences[session.principal, held.inference.inference_id]
-        chunks = tuple(chunk for commit in self.commits for chunk in commit.chunks)
-        self.commits = [Commit(session.principal, session.session.session_id, chunks, is_deleted=True)]
+        name = session.principal, session.session.session_id
+        own = [commit for commit in self.commits if (commit.principal, commit.session_id) == name]
+        self.commits = [commit for commit in self.commits if commit not in own]
+        self.commits.append(Commit(*name, tuple(chunk for commit in own for chunk in commit.chunks), is_deleted=True))
 
     def build_turn(self, held: HeldInference) -> HeldTurn:
         """Return the turn of an inference that runs for the first time, not kept yet."""
@@ -221,6 +225,8 @@ class State:
         self.move(held, ended, (*before, *ending.events))
         held.position += len(ending.events)
         held.extend(blocks, ending)
+        if held.marks:
+            held.marks.append(SnapshotMark(SnapshotPhase.FINAL, held.marks[-1].iteration, block_count, now))
         held.effects.clear()
         if held.turn:
             held.turn.turn = replace(held.turn.turn, state=TurnState.CLOSED, close_time=now)

@@ -48,7 +48,6 @@ def _apply(state: State, held: HeldInference, amendment: Amendment) -> None:
         state.append(held, amendment.events)
     held.blocks = [*held.blocks, *blocks]
     held.checkpoint = amendment.checkpoint
-    held.effects.update((effect.call, effect.outcome) for effect in amendment.effects)
     held.holds_through = held.inference.last_sequence
 
 

@@ -24,12 +24,13 @@ from turnwire_server.stores import sqlite_log as log
 from turnwire_server.stores import sqlite_sessions as sessions
 from turnwire_server.stores import sqlite_turns as turns
 from turnwire_server.stores import sqlite_waits as waits
-from turnwire_server.stores.base import Amend, Base, Due, OnCommit, Waiting
+from turnwire_server.stores.base import Amend, Base, Due, OnCommit, Retired, Waiting
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.page import LogPage, Page, TurnPage
-from turnwire_server.stores.sqlite_deletion import delete_session, purge
+from turnwire_server.stores.sqlite_deletion import delete_session, expire_sessions, purge
 from turnwire_server.stores.sqlite_fault import explain, read_anew, unavailable
 from turnwire_server.stores.sqlite_file import FileLock, OpenFiles, StoreOpenError, Synchronous, connect, create
+from turnwire_server.stores.sqlite_forks import fork_session
 from turnwire_server.stores.sqlite_migration import check_file, migrate, read_scripts
 from turnwire_server.stores.sqlite_snapshots import list_turn_snapshots
 from turnwire_server.stores.sqlite_writer import CLOSED, GroupCommitWriter, Operation, Transaction
@@ -122,6 +123,21 @@ class SqliteSessionStore:
     async def start(self, command: StartCommand, decide: Decide) -> Started:
         """See SessionStore. `decide` is called on the writer's thread."""
         return await self._write(lambda tx: inferences.start(tx, command, decide))
+
+    async def fork_session(
+        self,
+        principal: str,
+        session_id: str,
+        index: int | None,
+        new: NewSession,
+        token: str,
+        idempotency: Idempotency | None,
+        check: Callable[[], object] | None = None,
+    ) -> tuple[Session, bool]:
+        """See SessionStore. `check` is called on the writer's thread."""
+        return await self._write(
+            lambda tx: fork_session(tx, principal, session_id, index, new, token, idempotency, check)
+        )
 
     async def get_first_in_line(self, principal: str, session_id: str) -> Inference:
         """See SessionStore."""
@@ -239,6 +255,10 @@ class SqliteSessionStore:
             )
         )
 
+    async def find_retired(self, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+        """See SessionStore."""
+        return await self._read(lambda db: log.find_retired(db, ended_before, limit))
+
     async def get_turn(
         self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int
     ) -> TurnPage:
@@ -293,8 +313,8 @@ class SqliteSessionStore:
 
 def _sweep(tx: Transaction, now: datetime) -> bool:
     sessions.forget_keys(tx)
-    has_more = leases.expire(tx, now)
-    return purge(tx) or has_more
+    has_more = [leases.expire(tx, now), expire_sessions(tx, now), purge(tx)]
+    return any(has_more)
 
 
 def _open_files(

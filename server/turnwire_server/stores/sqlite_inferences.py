@@ -26,6 +26,7 @@ from turnwire_server.stores.sqlite_rows import (
     encode_overrides,
     inference_from_row,
     inference_to_columns,
+    optional_micros,
     to_micros,
 )
 from turnwire_server.stores.sqlite_sessions import (
@@ -36,7 +37,7 @@ from turnwire_server.stores.sqlite_sessions import (
     record_creation,
     use_token,
 )
-from turnwire_server.stores.sqlite_snapshots import add_marks
+from turnwire_server.stores.sqlite_snapshots import add_final_mark, add_marks
 from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, find_turn, replace_data
 from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.stores.start import Decide, SessionState, StartCommand, Started, Unfinished
@@ -53,6 +54,13 @@ _SELECT_LINE = f"""
         iif(t.inference IS NULL, c.parent, t.parent) AS parent
     FROM inference i JOIN command c ON c.inference = i.key LEFT JOIN turn t ON t.inference = i.key
     WHERE i.key IN ({KEYS_IN_LINE}) ORDER BY i.is_active DESC, i.rank"""
+
+
+# What an end changes of its session: when that expires, and when the first part of its log is over.
+_RENEW_SESSION = """
+    UPDATE session SET expire_time = :now + ttl, due_time = :now + ttl, retire_time = iif(
+        :first = coalesce((SELECT through_sequence FROM base WHERE session = :session), 0) + 1, :now, retire_time
+    ) WHERE key = :session"""
 
 
 def find_inference(connection: sqlite3.Connection, principal: str, inference_id: str) -> InferenceRow | None:
@@ -253,19 +261,22 @@ def extend_turn(tx: Transaction, row: InferenceRow, more: Step | Ending) -> int:
 def end(tx: Transaction, row: InferenceRow, ending: Ending) -> Inference:
     """End an inference and close its turn; its input goes with it if it has none."""
     now = tx.now()
-    own_count = extend_turn(tx, row, ending)
+    block_count = close_turn(tx, row, extend_turn(tx, row, ending), now)
+    add_final_mark(tx, row.key, block_count, now)
     ended = lifecycle.end(
         row.inference,
         ending.outcome,
         ending.usage,
         now,
         event_count=row.event_count + len(ending.events),
-        block_count=close_turn(tx, row, own_count, now),
+        block_count=block_count,
         model=ending.model,
     )
     for table in ("command", "checkpoint", "effect"):
         tx.connection.execute(f"DELETE FROM {table} WHERE inference = ?", (row.key,))
-    tx.connection.execute("UPDATE session SET expire_time = ? + ttl WHERE key = ?", (to_micros(now), row.session))
+    tx.connection.execute(
+        _RENEW_SESSION, {"now": to_micros(now), "first": row.inference.first_sequence, "session": row.session}
+    )
     return move(tx, row, ended, ending.events)
 
 
@@ -297,7 +308,7 @@ def write(
     tx.connection.execute(
         "UPDATE inference SET state = ?, is_active = ?, deadline = ?, cancel_requested = ?, record = ?,"
         " position = position + ?, event_count = event_count + ?, first_sequence = ?, last_sequence = ?,"
-        " holds_through = ?, wake = iif(?, wake, NULL) WHERE key = ?",
+        " holds_through = ?, wake = iif(?, wake, NULL), end_time = ? WHERE key = ?",
         (
             *inference_to_columns(inference),
             len(leased),
@@ -306,6 +317,7 @@ def write(
             inference.last_sequence,
             inference.last_sequence,
             inference.state in WAITING_STATES,
+            optional_micros(inference.end_time),
             row.key,
         ),
     )

@@ -14,6 +14,7 @@ from turnwire_server.domain import lifecycle
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
+from turnwire_server.stores.intake import check_step
 from turnwire_server.stores.lease import Claim, DeclaredDead, Effect, Ending, Fenced, Heartbeat, Lease, Running, Step
 from turnwire_server.stores.sqlite_inferences import (
     end,
@@ -198,6 +199,7 @@ def commit_step(tx: Transaction, lease: Lease, position: int, step: Step) -> Inf
     _check_place(row, position)
     if row.step != step.number - 1:
         raise Fenced
+    check_step(step)
     committed = lifecycle.commit(row.inference, step.usage, step.model, step.then)
     extend_turn(tx, row, step)
     settle_effects(tx, row.key)
@@ -246,12 +248,13 @@ def _check_lives(tx: Transaction, owner: str) -> None:
 
 def _lease(tx: Transaction, row: InferenceRow, owner: str, token: str) -> Claim:
     is_lost = row.inference.state is InferenceState.RUNNING
-    if not is_lost:
-        row = _begin(tx, row)
+    # Before it is RUNNING: its last lease may have had a token that came late and is another one's now.
     tx.connection.execute(
         "UPDATE inference SET owner = ?, lease = ?, was_lost = ?, is_handed_back = 0 WHERE key = ?",
         (owner, token, is_lost, row.key),
     )
+    if not is_lost:
+        row = _begin(tx, row)
     return _read_claim(tx.connection, replace(row, lease=token, was_lost=is_lost))
 
 

@@ -1,15 +1,18 @@
-"""Reading the event log of a SqliteSessionStore, and cutting off its beginning."""
+"""Reading the event log of a SqliteSessionStore, cutting off its beginning, and finding what may be cut."""
 
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
+from itertools import takewhile
 
 from turnwire_server.domain.errors import SessionNotFoundError
 from turnwire_server.domain.event import Chunk
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.stores.base import Base
+from turnwire_server.stores.base import Base, Retired
 from turnwire_server.stores.intake import check_cut
 from turnwire_server.stores.page import LogPage, take_chunks
 from turnwire_server.stores.sqlite_inferences import list_unfinished
+from turnwire_server.stores.sqlite_rows import to_micros
 from turnwire_server.stores.sqlite_sessions import load_session
 from turnwire_server.stores.sqlite_writer import Transaction
 
@@ -17,6 +20,23 @@ _SELECT_LOG = """
     SELECT key, head_sequence, log || '.' || (SELECT value FROM meta WHERE name = 'incarnation') AS log_token,
         coalesce((SELECT through_sequence FROM base WHERE session = s.key), 0) + 1 AS earliest
     FROM session s WHERE principal = ? AND session_id = ?"""
+
+# An inference that ended later, or has not ended, keeps what comes from its first event on.
+_SELECT_RETIRED = """
+    SELECT s.principal, s.session_id, coalesce((
+        SELECT i.first_sequence - 1 FROM inference i INDEXED BY inference_listing
+        WHERE i.session = s.key AND i.key >= coalesce(b.first_inference, 0)
+            AND i.last_sequence > coalesce(b.through_sequence, 0)
+            AND (i.end_time IS NULL OR i.end_time >= :ended_before)
+        ORDER BY i.key LIMIT 1
+    ), s.head_sequence)
+    FROM session s INDEXED BY session_retirement LEFT JOIN base b ON b.session = s.key
+    WHERE s.retire_time < :ended_before ORDER BY s.retire_time LIMIT :limit"""
+
+_SELECT_ENDS = """
+    SELECT key, first_sequence, last_sequence, end_time FROM inference INDEXED BY inference_listing
+    WHERE session = :session AND key >= coalesce((SELECT first_inference FROM base WHERE session = :session), 0)
+    ORDER BY key"""
 
 _SELECT_CHUNKS = """
     SELECT first_sequence, last_sequence, inference_id, state, frames FROM chunk
@@ -61,12 +81,37 @@ def compact(tx: Transaction, principal: str, session_id: str, base: Base) -> Non
             )
         break
     connection.execute("DELETE FROM chunk WHERE session = ? AND last_sequence <= ?", (row.key, through))
+    first, retire_time = _find_retirement(connection, row.key, through)
     connection.execute(
-        "INSERT INTO base (session, through_sequence, fold) VALUES (?, ?, ?) ON CONFLICT (session)"
-        " DO UPDATE SET through_sequence = excluded.through_sequence, fold = excluded.fold",
-        (row.key, through, base.fold),
+        "INSERT INTO base (session, through_sequence, fold, first_inference) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (session) DO UPDATE SET through_sequence = excluded.through_sequence, fold = excluded.fold,"
+        " first_inference = excluded.first_inference",
+        (row.key, through, base.fold, first),
     )
+    connection.execute("UPDATE session SET retire_time = ? WHERE key = ?", (retire_time, row.key))
     tx.cut(row.key, principal, session_id, through)
+
+
+def find_retired(connection: sqlite3.Connection, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+    """See SessionStore."""
+    bounds = {"ended_before": to_micros(ended_before), "limit": limit}
+    return tuple(Retired(*row) for row in connection.execute(_SELECT_RETIRED, bounds))
+
+
+def _find_retirement(connection: sqlite3.Connection, session: int, through: int) -> tuple[int, int | None]:
+    """Return what base.first_inference and session.retire_time are once a log is cut.
+
+    First sequences rise with the keys of their inferences, so no more is looked at than what the cut is about.
+    """
+    rows = takewhile(
+        lambda row: row["first_sequence"] <= through + 1, connection.execute(_SELECT_ENDS, {"session": session})
+    )
+    behind = [row for row in rows if row["last_sequence"] > through]
+    if not behind:  # the whole log is cut
+        newest = connection.execute("SELECT max(key) AS key FROM inference WHERE session = ?", (session,)).fetchone()
+        return newest["key"] + 1, None
+    ends = [row["end_time"] for row in behind]
+    return behind[0]["key"], None if None in ends else max(ends)
 
 
 def _read_chunks(

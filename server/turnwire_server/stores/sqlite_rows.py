@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from turnwire.v1 import inference_pb2 as pb
 from turnwire_server.domain.inference import Inference, InferenceConfig, Overrides
-from turnwire_server.domain.session import InferenceRef, PauseAction, Session, StepMode
+from turnwire_server.domain.session import InferenceRef, PauseAction, Session, SessionOrigin, StepMode
 from turnwire_server.stores.intake import decode_map
 from turnwire_server.wire import inference as wire_inference
 
@@ -15,7 +15,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 SELECT_SESSION = """
-    SELECT s.*, d.display_name, d.profile, d.metadata, d.config, d.step_deadline, d.step_action,
+    SELECT s.*, d.display_name, d.profile, d.metadata, d.config, d.step_deadline, d.step_action, d.origin,
         s.log || '.' || (SELECT value FROM meta WHERE name = 'incarnation') AS log_token,
         (SELECT json_group_object(name, value) FROM label WHERE session = s.key) AS labels,
         (SELECT inference_id FROM inference WHERE session = s.key AND is_active = 1) AS active,
@@ -92,6 +92,7 @@ def session_from_row(row: sqlite3.Row) -> Session:
         queued_count=row["queued_count"],
         step_mode=_step_mode_from_row(row),
         config=wire_inference.config_from_proto(pb.InferenceConfig.FromString(row["config"])),
+        origin=None if row["origin"] is None else SessionOrigin(row["origin"], row["trunk_index"]),
     )
 
 

@@ -9,7 +9,7 @@ from turnwire_server.domain.errors import (
     SessionAlreadyExistsError,
     SessionNotFoundError,
 )
-from turnwire_server.domain.session import NewSession, Session, SessionChange, StepMode
+from turnwire_server.domain.session import NewSession, Session, SessionChange, SessionOrigin, StepMode
 from turnwire_server.stores.base import TOKEN_AGE_MIN
 from turnwire_server.stores.intake import (
     IDEMPOTENCY_KEY_ORPHAN_AGE_MIN,
@@ -43,6 +43,14 @@ class SessionRow:
     principal: str
     token: str
     session: Session
+
+
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """Where a fork begins: the row of the session that has the last turn that it shares, and what is told of it."""
+
+    key: int
+    origin: SessionOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +102,8 @@ def create_session(
     check: Callable[[], object] | None,
 ) -> tuple[Session, bool]:
     """See SessionStore."""
-    if idempotency and (made := pass_gate(tx, principal, idempotency)):
-        row = load_session(tx.connection, principal, made.session_id)
-        return row.session, row.token == token
-    if not idempotency and not use_token(tx, token):
-        row = load_session(tx.connection, principal, new.session_id)
-        if row.token != token:  # it was deleted, and another one has its name
-            raise SessionNotFoundError(session_id=new.session_id)
-        return row.session, True
+    if sent := find_sent(tx, principal, new, token, idempotency):
+        return sent
     if check:
         check()
     created = insert_session(tx, principal, new, token)
@@ -110,20 +112,46 @@ def create_session(
     return created.session, True
 
 
-def insert_session(tx: Transaction, principal: str, new: NewSession, token: str) -> SessionRow:
+def find_sent(
+    tx: Transaction, principal: str, new: NewSession, token: str, idempotency: Idempotency | None
+) -> tuple[Session, bool] | None:
+    """Return what a call that creates a session made when it was sent before; None if it was not: now it is.
+
+    Errors: IdempotencyKeyReusedError; SessionNotFoundError, if what it made is gone.
+    """
+    if idempotency and (made := pass_gate(tx, principal, idempotency)):
+        row = load_session(tx.connection, principal, made.session_id)
+        return row.session, row.token == token
+    if idempotency or use_token(tx, token):
+        return None
+    row = load_session(tx.connection, principal, new.session_id)
+    if row.token != token:  # it was deleted, and another one has its name
+        raise SessionNotFoundError(session_id=new.session_id)
+    return row.session, True
+
+
+def insert_session(
+    tx: Transaction, principal: str, new: NewSession, token: str, trunk: Trunk | None = None
+) -> SessionRow:
     """Create a session. Errors: SessionAlreadyExistsError."""
-    session = new_session(new, token, tx.mint, tx.now())
+    session = new_session(new, token, tx.mint, tx.now(), trunk.origin if trunk else None)
+    create_time, expire_time = to_micros(session.create_time), optional_micros(session.expire_time)
     cursor = tx.connection.execute(
-        "INSERT INTO session (principal, session_id, log, create_time, update_time, expire_time, ttl)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (principal, session_id) DO NOTHING",
+        "INSERT INTO session (principal, session_id, log, turn_count, create_time, update_time, expire_time, due_time,"
+        " ttl, trunk, trunk_index) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (principal, session_id) DO NOTHING",
         (
             principal,
             session.session_id,
             session.log,
-            to_micros(session.create_time),
-            to_micros(session.update_time),
-            optional_micros(session.expire_time),
-            None if session.expire_time is None else to_micros(session.expire_time) - to_micros(session.create_time),
+            session.turn_count,
+            create_time,
+            create_time,
+            expire_time,
+            expire_time,
+            None if expire_time is None else expire_time - create_time,
+            trunk.key if trunk else None,
+            trunk.origin.index if trunk else None,
         ),
     )
     if cursor.rowcount == 0:
@@ -219,10 +247,17 @@ def forget_keys(tx: Transaction) -> None:
 
 def _write_description(tx: Transaction, key: int, session: Session) -> None:
     tx.connection.execute(
-        "INSERT INTO description (session, display_name, profile, metadata, config) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO description (session, display_name, profile, metadata, config, origin) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (session) DO UPDATE SET display_name = excluded.display_name,"
         " profile = excluded.profile, metadata = excluded.metadata, config = excluded.config",
-        (key, session.display_name, session.profile, encode_map(session.metadata), encode_config(session.config)),
+        (
+            key,
+            session.display_name,
+            session.profile,
+            encode_map(session.metadata),
+            encode_config(session.config),
+            session.origin.session_id if session.origin else None,
+        ),
     )
     tx.connection.execute("DELETE FROM label WHERE session = ?", (key,))
     tx.connection.executemany(

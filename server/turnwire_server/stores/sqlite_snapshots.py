@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 
 from turnwire_server.domain.turn import SnapshotMark, SnapshotPhase, TurnSnapshot
 from turnwire_server.stores.intake import snapshot_bytes
@@ -14,6 +15,11 @@ _INSERT_MARK = """
     INSERT INTO mark (inference, ordinal, phase, iteration, block_count, create_time)
     SELECT :inference, count(*), :phase, :iteration, :block_count, :create_time
     FROM mark WHERE inference = :inference"""
+
+_INSERT_FINAL = """
+    INSERT INTO mark (inference, ordinal, phase, iteration, block_count, create_time)
+    SELECT inference, ordinal + 1, :phase, iteration, :block_count, :create_time
+    FROM mark WHERE inference = :inference ORDER BY ordinal DESC LIMIT 1"""
 
 _SELECT_MARKS = """
     SELECT ordinal, phase, iteration, block_count, create_time FROM mark
@@ -32,6 +38,17 @@ def add_marks(tx: Transaction, inference: int, marks: Sequence[SnapshotMark]) ->
             "create_time": to_micros(mark.create_time),
         }
         tx.connection.execute(_INSERT_MARK, values)
+
+
+def add_final_mark(tx: Transaction, inference: int, block_count: int, now: datetime) -> None:
+    """Mark the end of the turn of an inference, if it has any marks."""
+    values = {
+        "inference": inference,
+        "phase": int(SnapshotPhase.FINAL),
+        "block_count": block_count,
+        "create_time": to_micros(now),
+    }
+    tx.connection.execute(_INSERT_FINAL, values)
 
 
 def list_turn_snapshots(

@@ -22,18 +22,40 @@ from turnwire_server.stores.sqlite_sessions import load_session
 from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.wire.turn import decode_block
 
+# What makes up the turns of a session, the newest first: its own, then what it shares, by the session that has it.
+_SELECT_SEGMENTS = """
+    WITH RECURSIVE segment (key, first, last, trunk) AS (
+        SELECT key, coalesce(trunk_index + 1, 0), turn_count - 1, trunk FROM session WHERE key = ?
+        UNION ALL
+        SELECT s.key, coalesce(s.trunk_index + 1, 0), g.first - 1, s.trunk FROM segment g
+            JOIN session s ON s.key = g.trunk
+    )
+    SELECT key, first, last FROM segment"""
+
+_SELECT_PLACE = """
+    WITH RECURSIVE place (key, trunk, trunk_index) AS (
+        SELECT key, trunk, trunk_index FROM session WHERE key = :session
+        UNION ALL
+        SELECT s.key, s.trunk, s.trunk_index FROM place p JOIN session s ON s.key = p.trunk
+            WHERE p.trunk_index >= :index
+    )
+    SELECT key FROM place WHERE trunk IS NULL OR trunk_index < :index"""
+
+# `place` is the session that has the turn, `session` the one that it is shown in.
 _SELECT_TURN = """
     SELECT t.*, s.session_id, i.inference_id, i.block_count AS own_count,
         m.content AS metadata_text, d.content AS data_text
-    FROM turn t JOIN session s ON s.key = t.session JOIN inference i ON i.key = t.inference
-        JOIN payload m ON m.key = t.metadata JOIN payload d ON d.key = t.data"""
+    FROM turn t JOIN session s ON s.key = :session JOIN inference i ON i.key = t.inference
+        JOIN payload m ON m.key = t.metadata JOIN payload d ON d.key = t.data
+    WHERE t.session = :place AND t.turn_index BETWEEN :first AND :last ORDER BY t.turn_index"""
 
 _SELECT_CHAIN = """
-    WITH RECURSIVE chain (parent, inference, first_block) AS (
-        SELECT parent, inference, first_block FROM turn WHERE session = :session AND turn_index = :index
+    WITH RECURSIVE chain (session, parent, inference, first_block) AS (
+        SELECT coalesce(parent_session, session), parent, inference, first_block
+            FROM turn WHERE session = :session AND turn_index = :index
         UNION ALL
-        SELECT t.parent, t.inference, t.first_block FROM chain c
-            JOIN turn t ON t.session = :session AND t.turn_index = c.parent WHERE c.first_block > :start
+        SELECT coalesce(t.parent_session, t.session), t.parent, t.inference, t.first_block FROM chain c
+            JOIN turn t ON t.session = c.session AND t.turn_index = c.parent WHERE c.first_block > :start
     )
     SELECT inference, first_block FROM chain WHERE first_block < :stop ORDER BY first_block"""
 
@@ -44,7 +66,10 @@ _SELECT_BLOCKS = """
 
 @dataclass(frozen=True, slots=True)
 class TurnRow:
-    """A turn as it is stored, without blocks. `first_block` counts those that it has from its parent."""
+    """A turn as it is stored, without blocks. `first_block` counts those that it has from its parent.
+
+    `session` is the key of the session that has it; `turn` shows it as one of a session that may share it.
+    """
 
     session: int
     first_block: int
@@ -58,10 +83,16 @@ class TurnRow:
         return self.first_block if view is TurnView.DELTA else 0, self.turn.block_count
 
 
+def find_place(connection: sqlite3.Connection, session: int, index: int) -> int:
+    """Return the key of the session that has a turn of a session: itself, or one that it shares the turn with."""
+    row = connection.execute(_SELECT_PLACE, {"session": session, "index": index}).fetchone()
+    return int(row["key"])
+
+
 def find_turn(connection: sqlite3.Connection, session: int, index: int) -> TurnRow | None:
     """Return a turn without its blocks, None if there is none."""
-    where = " WHERE t.session = ? AND t.turn_index = ?"
-    row = connection.execute(_SELECT_TURN + where, (session, index)).fetchone()
+    bounds = {"session": session, "place": find_place(connection, session, index), "first": index, "last": index}
+    row = connection.execute(_SELECT_TURN, bounds).fetchone()
     return None if row is None else _turn_from_row(row)
 
 
@@ -100,12 +131,7 @@ def list_turns(
 ) -> Page[Turn]:
     """See SessionStore."""
     found = load_session(connection, principal, session_id)
-    start = cursor if cursor is not None else (found.session.turn_count - 1 if newest_first else 0)
-    comparison, order = ("<=", "DESC") if newest_first else (">=", "ASC")
-    rows = connection.execute(
-        f"{_SELECT_TURN} WHERE t.session = ? AND t.turn_index {comparison} ? ORDER BY t.turn_index {order} LIMIT ?",
-        (found.key, start, limit + 1),
-    )
+    rows = _select_turns(connection, found.key, cursor, newest_first=newest_first)
     sized = (_with_blocks(connection, _turn_from_row(row), view) for row in islice(rows, limit))
     turns, is_cut = take_page(sized)
     has_more = is_cut or next(rows, None) is not None
@@ -117,6 +143,19 @@ def cut_turn(connection: sqlite3.Connection, row: TurnRow, block_count: int) -> 
     """Return a turn in the view DELTA with the blocks that it had when it had so many, bounded as in list_turns."""
     cut = replace(row, turn=replace(row.turn, block_count=block_count))
     return _with_blocks(connection, cut, TurnView.DELTA)[0]
+
+
+def _select_turns(
+    connection: sqlite3.Connection, session: int, cursor: int | None, *, newest_first: bool
+) -> Iterator[sqlite3.Row]:
+    """Yield the turns of a session from a cursor on, reading only as far as they are taken."""
+    segments = connection.execute(_SELECT_SEGMENTS, (session,)).fetchall()
+    for place, first, last in segments if newest_first else reversed(segments):
+        bounds = {"session": session, "place": place, "first": first, "last": last}
+        if cursor is not None:
+            bounds |= {"last": min(last, cursor)} if newest_first else {"first": max(first, cursor)}
+        if bounds["first"] <= bounds["last"]:
+            yield from connection.execute(_SELECT_TURN + (" DESC" if newest_first else ""), bounds)
 
 
 def add_blocks(tx: Transaction, principal: str, inference: int, count: int, blocks: Sequence[Block]) -> int:
@@ -150,12 +189,13 @@ def open_turn(tx: Transaction, row: InferenceRow, command: sqlite3.Row, now: dat
     inherited = parent.turn.block_count if parent else 0
     tx.connection.execute(
         "INSERT INTO turn"
-        " (session, turn_index, parent, id, inference, first_block, given_count, metadata, data, create_time)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " (session, turn_index, parent, parent_session, id, inference, first_block, given_count, metadata, data,"
+        " create_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             row.session,
             index,
             parent_index,
+            parent.session if parent and parent.session != row.session else None,
             tx.mint(),
             row.key,
             inherited,

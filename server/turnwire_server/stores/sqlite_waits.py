@@ -1,7 +1,7 @@
 """What a SqliteSessionStore does with inferences that wait for their client.
 
-In SQL, state 3 is WAITING_FOR_TOOLS and 4 is PAUSED: partial indexes are only used for literals. Where an index is
-named, SQLite would rather go through all inferences there ever were, in the order of their keys.
+In SQL, state 3 is WAITING_FOR_TOOLS and 4 is PAUSED: partial indexes are only used for literals. Indexes are named, so
+that SQLite never goes through all inferences there ever were instead.
 """
 
 import sqlite3
@@ -20,10 +20,8 @@ from turnwire_server.stores.sqlite_inferences import (
     load_inference,
     move,
     read_checkpoint,
-    read_effects,
     write,
     write_checkpoint,
-    write_effect,
 )
 from turnwire_server.stores.sqlite_rows import SELECT_INFERENCE, InferenceRow, inference_from_row, to_micros
 from turnwire_server.stores.sqlite_sessions import load_session, pass_gate, record_creation, use_token
@@ -69,8 +67,6 @@ def amend(
     write_checkpoint(tx, row.key, amendment.checkpoint)
     count = add_blocks(tx, principal, row.key, row.block_count, amendment.blocks)
     row = replace(row, block_count=count)
-    for effect in amendment.effects:
-        write_effect(tx, row.key, effect)
     if idempotency:
         session = load_session(tx.connection, principal, row.inference.session_id)
         record_creation(tx, principal, idempotency, session, inference_id)
@@ -106,4 +102,4 @@ def find_due(connection: sqlite3.Connection, now: datetime, limit: int) -> tuple
 
 
 def _read_waiting(connection: sqlite3.Connection, row: InferenceRow) -> Waiting:
-    return Waiting(row.inference, read_checkpoint(connection, row.key), read_effects(connection, row.key))
+    return Waiting(row.inference, read_checkpoint(connection, row.key))

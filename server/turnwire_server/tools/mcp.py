@@ -56,7 +56,6 @@ class McpToolSource:
         self._failure_count = 0
         self._failure = ""
         self._retry_time = float("-inf")
-        self._listing = asyncio.Lock()
         self._change_count = 0
         self._refused: dict[str, str] = {}
         self._kept: tuple[McpConnection, int, tuple[ServerTool, ...]] | None = None
@@ -68,12 +67,10 @@ class McpToolSource:
 
     async def list_tools(self) -> Sequence[ServerTool]:
         """See ToolSource. The server is asked each time, unless it says by itself when its tools change."""
-        async with self._listing:
-            try:
-                return await self._list_tools()
-            except Unreachable as error:
-                msg = f"the tools of {self.name} cannot be had: {error}"
-                raise ToolsUnavailableError(msg, source=self.name) from None
+        try:
+            return await self._list_tools()
+        except Unreachable as error:
+            raise self._unavailable(str(error)) from None
 
     async def aclose(self) -> None:
         """See ToolSource. A program that was started is ended."""
@@ -140,6 +137,14 @@ class McpToolSource:
 
     async def _list_tools(self) -> tuple[ServerTool, ...]:
         connection = await self._connected()
+        try:
+            return await self._list_by(connection)
+        except Unreachable:
+            if not connection.is_over:
+                raise
+            return await self._list_by(await self._connected())  # it was lost since it was used last
+
+    async def _list_by(self, connection: McpConnection) -> tuple[ServerTool, ...]:
         is_told = await connection.wait_ready()
         changes = self._change_count  # read first: what changes while it is listed is listed again
         if self._kept and self._kept[:2] == (connection, changes):

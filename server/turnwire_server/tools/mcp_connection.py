@@ -8,14 +8,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from contextvars import Context
+from importlib.metadata import version
 from typing import Any, cast
 
 import mcp_types
 from mcp import Client, MCPError
 from mcp.client.session import IncomingMessage
+from mcp_types import CONNECTION_CLOSED
 
 from turnwire_server.telemetry.logs import logger
-from turnwire_server.tools.mcp_http import SESSION_LOST, UNREACHED, open_http
+from turnwire_server.tools.mcp_http import BROKEN, SESSION_LOST, UNREACHED, open_http
 from turnwire_server.tools.mcp_settings import HttpSettings, Secrets, StdioSettings
 from turnwire_server.tools.mcp_stdio import open_stdio
 
@@ -32,6 +35,8 @@ TOOLS_MAX = 1000
 # How many of the lines that a program wrote last are shown when it cannot be reached.
 LAST_LINES_MAX = 3
 
+_OURSELVES = mcp_types.Implementation(name="turnwire", version=version("turnwire"))
+
 log = logger()
 
 
@@ -41,6 +46,10 @@ class Unreachable(Exception):  # noqa: N818 - a fact about the server
 
 class SessionLost(Unreachable):
     """A server that knows nothing of us any more refused a request. The next connection has another session."""
+
+
+class CallLost(Exception):  # noqa: N818 - a fact about the call
+    """The connection broke during a call. What became of it is not known."""
 
 
 class McpConnection:
@@ -57,7 +66,9 @@ class McpConnection:
         self._lines: deque[str] = deque(maxlen=LAST_LINES_MAX)
         self._reason = ""
         self._ready: asyncio.Future[Client | None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._own())
+        # In a context of its own: the lines that it logs do not belong to the inference that needed it first.
+        self._task = asyncio.create_task(self._own(), context=Context())
+        self._task.add_done_callback(self._end)  # also if it is cancelled before it begins
 
     @property
     def is_over(self) -> bool:
@@ -106,14 +117,23 @@ class McpConnection:
         return tools
 
     async def call_tool(self, name: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-        """Call a tool; cancelling cancels the request, too. Errors: Unreachable; else whatever the library raises."""
+        """Call a tool; cancelling cancels the request, too.
+
+        Errors: Unreachable, CallLost; else whatever the library raises.
+        """
         client = await self._client()
         try:
             return await client.call_tool(name, arguments)
         except MCPError as error:
             if error.code in (UNREACHED, SESSION_LOST):
                 raise self._unreachable("", error) from None
+            if error.code == BROKEN or (error.code == CONNECTION_CLOSED and self._is_own(error)):
+                raise CallLost from None
             raise
+
+    def _is_own(self, error: MCPError) -> bool:
+        """Whether an error is the library's own: servers use its number, too."""
+        return self.is_over or error.message.startswith("SSE stream")
 
     async def _client(self) -> Client:
         await asyncio.wait({self._ready})  # bounded by connect_seconds_max, in _own()
@@ -127,23 +147,25 @@ class McpConnection:
             async with AsyncExitStack() as stack:
                 # Not a scope of anyio: it could not be left before what is entered inside it.
                 async with asyncio.timeout(self._settings.connect_seconds_max):
-                    client = await stack.enter_async_context(Client(self._open(), message_handler=self._hear))
+                    client = Client(self._open(), message_handler=self._hear, client_info=_OURSELVES)
+                    await stack.enter_async_context(client)
                 self._ready.set_result(client)
                 log.info("connected to an MCP server", server=self._settings.name)
                 await self._over.wait()
         except Exception as error:  # noqa: BLE001 - however it ends, it is over
             self._reason = self._say("it cannot be reached", error)
             log.warning("no connection to an MCP server", server=self._settings.name, reason=self._reason)
-        finally:
-            self._over.set()
-            if not self._ready.done():
-                self._reason = self._reason or "the connection was closed"
-                self._ready.set_result(None)
+
+    def _end(self, _task: asyncio.Task[None]) -> None:
+        self._over.set()
+        if not self._ready.done():
+            self._reason = self._reason or "the connection was closed"
+            self._ready.set_result(None)
 
     def _open(self) -> Any:
         if isinstance(self._settings, HttpSettings):
             return open_http(self._settings)
-        return open_stdio(self._settings, self._hear_line, self._over.set)
+        return open_stdio(self._settings, self._hear_line, self._hear_end)
 
     async def _hear(self, message: IncomingMessage) -> None:
         if isinstance(message, mcp_types.ToolListChangedNotification):
@@ -153,6 +175,11 @@ class McpConnection:
         if line := self._secrets.mask(line).strip():
             self._lines.append(line)
             log.debug("an MCP server says", server=self._settings.name, line=line)
+
+    def _hear_end(self) -> None:
+        if self._ready.done() and not self.is_over:
+            log.warning("an MCP server ended by itself", server=self._settings.name)
+        self._over.set()
 
     def _unreachable(self, what: str, error: Exception) -> Unreachable:
         code = error.code if isinstance(error, MCPError) else None

@@ -3,11 +3,10 @@
 import json
 
 from mcp import MCPError
-from mcp_types import CONNECTION_CLOSED, INVALID_PARAMS, CallToolResult, TextContent
+from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
 
 from turnwire_server.tools.base import ToolFailure
-from turnwire_server.tools.mcp_connection import Unreachable
-from turnwire_server.tools.mcp_http import BROKEN
+from turnwire_server.tools.mcp_connection import CallLost, Unreachable
 from turnwire_server.tools.mcp_settings import Secrets
 
 
@@ -34,7 +33,7 @@ def to_failure(error: Exception, server: str, secrets: Secrets) -> ToolFailure:
             return error
         case Unreachable():
             return ToolFailure(f"the MCP server {server} is unavailable: {said}", "unavailable", may_repeat=True)
-        case MCPError() if error.code in (BROKEN, CONNECTION_CLOSED):
+        case CallLost():
             msg = f"the MCP server {server} was lost during the call; what the tool did is not known"
             return ToolFailure(msg, "unknown_outcome")
         case MCPError() if error.code == INVALID_PARAMS:

@@ -31,8 +31,9 @@ LOOKS_MAX = 20_000_000
 BACKTRACKS_MAX = 1000
 BACKTRACKING_BYTES_MAX = 1_048_576
 
-# How large a pattern may become. A larger one is refused.
-PATTERN_BYTES_MAX = 1_048_576
+# How large all patterns of a schema together may become, and a single one. What is larger is refused.
+PATTERNS_BYTES_MAX = 33_554_432
+PATTERN_BYTES_MAX = 4_194_304
 
 # How deep a value may be nested. A deeper one does not satisfy any schema.
 DEPTH_MAX = 128
@@ -60,18 +61,20 @@ class Schema:
 
     def __init__(self, text: str) -> None:
         root: object = _read(text, "the schema")
-        patterns: RegexOptions | FancyRegexOptions = RegexOptions(size_limit=PATTERN_BYTES_MAX)
         try:
-            self._part_count = _Count(root).of_all()
+            count = _Count(root)
+            self._part_count = count.of_all()
+            size_max = min(PATTERN_BYTES_MAX, PATTERNS_BYTES_MAX // max(count.patterns, 1))
+            patterns: RegexOptions | FancyRegexOptions = RegexOptions(size_limit=size_max)
             try:
                 self._validator = self._compile(text, patterns)
                 self._backtracking_count = 0
             except jsonschema_rs.ValidationError as error:
                 if "pattern" not in error.schema_path and "format" not in error.schema_path:
                     raise
-                patterns = FancyRegexOptions(backtrack_limit=BACKTRACKS_MAX, size_limit=PATTERN_BYTES_MAX)
+                patterns = FancyRegexOptions(backtrack_limit=BACKTRACKS_MAX, size_limit=size_max)
                 self._validator = self._compile(text, patterns)
-                self._backtracking_count = text.count('"pattern')
+                self._backtracking_count = count.patterns
         except RecursionError:
             msg = "the schema is nested too deeply"
             raise ValueError(msg) from None
@@ -197,6 +200,7 @@ class _Count:
     def __init__(self, root: object) -> None:
         self._root = root
         self._known: dict[str, int] = {"#": 1}
+        self.patterns = 0
 
     def of_all(self) -> int:
         count = self._of(self._root)
@@ -210,9 +214,11 @@ class _Count:
             return sum(map(self._of, cast("list[object]", part)))
         if not isinstance(part, dict):
             return 1
-        count = 1 + sum(map(self._of, cast("dict[str, object]", part).values()))
+        said = cast("dict[str, object]", part)
+        self.patterns += isinstance(said.get("pattern"), str) + len(_dict(said.get("patternProperties")))
+        count = 1 + sum(map(self._of, said.values()))
         for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
-            if isinstance(ref := cast("dict[str, object]", part).get(keyword), str):
+            if isinstance(ref := said.get(keyword), str):
                 count += self._behind(ref)
         return count
 

@@ -70,6 +70,14 @@ def stamp_frame(body: bytes, sequence: int) -> bytes:
     return b"".join((_FRAME_TAG, prefix, _stamp(_SEQUENCE_TAG, sequence), body))
 
 
+def encode_frame(event: Event) -> bytes:
+    """Return an event that has its sequence as a frame: the same bytes, if it is unchanged since it was read.
+
+    Errors: EventTooLarge.
+    """
+    return stamp_frame(encode_event(event), event.sequence)
+
+
 def decode_frames(data: bytes) -> list[Event]:
     """Return the events of joined frames."""
     return [event_from_proto(message) for message in ListEventsResponse.FromString(data).events]

@@ -53,6 +53,9 @@ WRONG = [
     ["watch", "s", "--inference", ""],
     ["watch", "s", "--after", "99999999999999999999999"],
     ["watch", "s", "--after=-1"],
+    ["watch", "s", "--after", "1", "--snapshot"],
+    ["watch", "s", "--live", "--snapshot"],
+    ["watch", "s", "--live", "--after", "1"],
     ["wait", "i", "--timeout", "nan"],
     ["wait", "i", "--timeout=-1"],
     ["cancel", "--session", ""],
@@ -108,6 +111,17 @@ async def test_a_cut_is_told_once_and_nothing_is_lost(fake: FakeServer, client: 
     fake.cut_streams(2)
     code, written, told = await turnwire(*watch, "--json", target=fake.target)
     assert (code, len(written.splitlines()), told) == (0, len(expected), "")
+
+
+async def test_a_watch_may_begin_with_a_snapshot(fake: FakeServer, client: Client) -> None:
+    fake.reply("one two three four five six seven eight")
+    handle = await client.start_inference(input="hello")
+    last = len(fake.events_of(handle.session_id))
+    watch = ("watch", handle.session_id, "--snapshot", "--until", "caught_up")
+    code, written, _ = await turnwire(*watch, target=fake.target)
+    names = [line.split()[1] for line in written.splitlines()]
+    assert (code, names.count("llm.final"), names.count("llm.delta")) == (0, 1, 0)
+    assert written.splitlines()[-1].split()[:2] == [str(last), "inference.finished"]
 
 
 async def test_json_shows_zeros_and_no_variants_that_are_not_set(fake: FakeServer, client: Client) -> None:

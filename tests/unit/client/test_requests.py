@@ -29,6 +29,8 @@ async def test_times(fake: FakeServer, client: Client, timeout: float | timedelt
 async def test_indices_and_counts(fake: FakeServer, client: Client, number: int) -> None:
     with pytest.raises(ValueError, match="index has to be from 0"):
         await client.get_turn("s", number)
+    with pytest.raises(ValueError, match="index has to be from 0"):
+        await client.fork_session("s", index=number)
     with pytest.raises(ValueError, match="parent has to be from 0"):
         await client.start_inference("s", "hello", parent=number)
     with pytest.raises(ValueError, match="attempts_max has to be from 0"):

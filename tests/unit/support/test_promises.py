@@ -13,8 +13,9 @@ from support import promises
 from support.promises import Watch, check_agreement, check_inference, check_log, holding
 from turnwire.v1 import event_pb2
 from turnwire.v1.error_reason_pb2 import ERROR_REASON_ATTEMPT_LOST
-from turnwire.v1.inference_pb2 import FINISH_CLASS_COMPLETED
+from turnwire.v1.inference_pb2 import FINISH_CLASS_COMPLETED, FINISH_CLASS_TOOL_CALLS_PENDING
 from turnwire.v1.inference_service_pb2 import SUBSCRIPTION_END_REASON_CAUGHT_UP, SubscribeEventsResponse
+from turnwire.v1.tool_pb2 import ToolCall
 
 Event = event_pb2.Event
 Log = list[Event]
@@ -22,8 +23,9 @@ Responses = list[SubscribeEventsResponse]
 
 FIRST, SECOND = "inference-1", "inference-2"
 # The places in STORY of what the cases below break.
-QUEUED, STARTED, THINKING_START, THINKING_DELTA, THINKING_FINAL, TOOL_START, TOOL_DELTA, TOOL_CALL = range(8)
-TEXT_START, TEXT_DELTA, SECOND_DELTA, TEXT_FINAL, CLOSED, FINISHED = range(9, 15)
+QUEUED, STARTED, THINKING_START, THINKING_DELTA, THINKING_FINAL = range(5)
+TOOL_START, TOOL_DELTA, TOOL_CALL, TOOL_RESULT, TOOL_DONE = range(5, 10)
+TEXT_START, TEXT_DELTA, SECOND_DELTA, TEXT_FINAL, CLOSED, FINISHED = range(10, 16)
 # The places of the losses in lost_story().
 FIRST_LOSS, SECOND_LOSS = 4, 11
 STORY: list[tuple[str, dict[str, object]]] = [
@@ -35,13 +37,14 @@ STORY: list[tuple[str, dict[str, object]]] = [
     ("call_1", {"tool_start": {"name": "weather"}}),
     ("call_1", {"tool_delta": {"delta": "{}", "offset": 0}}),
     ("call_1", {"tool_call": {"call": {"id": "call_1", "name": "weather", "args": "{}"}}}),
+    ("call_1", {"tool_result": {"use": {"tool_call": "call_1", "result": "1"}}}),
     ("call_1", {"tool_done": {}}),
     ("b2", {"llm_start": {"role": "assistant"}}),
     ("b2", {"llm_delta": {"delta": "lä", "offset": 0}}),
     ("b2", {"llm_delta": {"delta": "zy", "offset": 3}}),
     ("b2", {"llm_final": {"text": "läzy", "text_bytes": 5}}),
     ("", {"turn_closed": {"index": 0, "block_count": 3}}),
-    ("", {"inference_finished": {"succeeded": {"finish_class": FINISH_CLASS_COMPLETED}, "event_count": 15}}),
+    ("", {"inference_finished": {"succeeded": {"finish_class": FINISH_CLASS_COMPLETED}, "event_count": 16}}),
 ]
 
 
@@ -57,6 +60,20 @@ def lost_story() -> Log:
     """An inference whose first attempt was lost while it thought, and whose second one while it called a tool."""
     first, second, third = story()[:THINKING_FINAL], story()[STARTED:TOOL_CALL], story()[STARTED:]
     return numbered([*first, _loss(after=STARTED + 1), *second, _loss(after=FIRST_LOSS + 2), *third])
+
+
+def lost_results(holds_through: int) -> Log:
+    """An inference whose first attempt was lost after its tools; the second one executed them again."""
+    return numbered(
+        [*story()[:TEXT_START], _loss(after=holds_through), story()[STARTED], *story()[TOOL_RESULT:]],
+    )
+
+
+def _required(field: str, *calls: str) -> Event:
+    event = Event(session_id="session", inference_id=FIRST)
+    event.tools_required.SetInParent()
+    getattr(event.tools_required, field).extend([ToolCall(id=call, name="weather") for call in calls])
+    return event
 
 
 def _loss(after: int) -> Event:
@@ -119,7 +136,7 @@ def test_whole_streams_pass() -> None:
     watches = (watched(stream(log)), watched(stream(log, FIRST), FIRST), watched(stream(log, SECOND), SECOND), cut)
     late = watched(stream(log, after=20))
     check_agreement(log, (*watches, late))
-    assert [len(watch.events) for watch in (*watches, late)] == [30, 15, 15, 30, 10]
+    assert [len(watch.events) for watch in (*watches, late)] == [32, 16, 16, 32, 12]
     assert all(watch.end == SUBSCRIPTION_END_REASON_CAUGHT_UP for watch in watches)
 
 
@@ -128,6 +145,33 @@ def test_a_cancelled_inference_may_leave_a_block_open() -> None:
     del log[TEXT_FINAL]
     log[-1].inference_finished.cancelled.reason = "enough"
     check_inference(numbered(log))
+
+
+def test_a_call_may_be_cut() -> None:
+    log = story()
+    del log[TOOL_CALL : TOOL_RESULT + 1]
+    check_inference(numbered(log))
+
+
+def test_calls_may_be_left_to_the_client() -> None:
+    log = story()
+    del log[TOOL_RESULT]
+    log[-1].inference_finished.succeeded.finish_class = FINISH_CLASS_TOOL_CALLS_PENDING
+    check_inference(numbered(log))
+
+
+def test_a_client_may_be_asked_for_a_result_and_for_an_approval_before() -> None:
+    log = story()
+    for place, field in ((TOOL_RESULT, "approvals"), (TOOL_RESULT + 1, "calls")):
+        log.insert(place, _required(field, "call_1"))
+    check_inference(numbered(log))
+
+
+def test_the_calls_of_an_inference_that_ended_early_may_have_no_end() -> None:
+    for last in (TOOL_CALL, TOOL_RESULT):
+        log = story()[: last + 1] + story()[CLOSED:]
+        log[-1].inference_finished.cancelled.reason = "enough"
+        check_inference(numbered(log))
 
 
 def test_an_omitted_text_passes() -> None:
@@ -146,6 +190,12 @@ def test_a_lost_attempt_leaves_no_trace_in_what_holds() -> None:
     assert check_log(log) == {FIRST: log}
     told = [event for event in holding(log) if event.entity]
     assert told == log[-len(told) - 2 : -2], "each entity is told once, by the last attempt"
+
+
+def test_results_that_are_void_are_told_anew() -> None:
+    log = lost_results(holds_through=TOOL_CALL + 1)
+    check_inference(log)
+    assert [event.sequence for event in holding(log) if event.HasField("tool_result")] == [TEXT_START + 3]
 
 
 def test_an_inference_may_end_with_its_last_attempt_lost() -> None:
@@ -170,6 +220,12 @@ def _duplicate(log: Log, place: int, behind: int | None = None) -> None:
 
 def _move(log: Log, place: int, to: int) -> None:
     log.insert(to, log.pop(place))
+
+
+def _about(entity: str, event: Event) -> Event:
+    other = copy.deepcopy(event)
+    other.entity = entity
+    return other
 
 
 def _edit(place: int, payload: str, **fields: object) -> Callable[[Log], None]:
@@ -206,6 +262,37 @@ STORIES: dict[str, tuple[str, Callable[[Log], object]]] = {
     "text_bytes in characters": ("text_bytes 4 of b2", _edit(TEXT_FINAL, "llm_final", text_bytes=4)),
     "text_bytes of thinking": ("text_bytes 9 of b1", _edit(THINKING_FINAL, "llm_thinking_final", text_bytes=9)),
     "no final": ("no final for {'b2'}", lambda log: log.pop(TEXT_FINAL)),
+    "no done": ("no tool_done for {'call_1'}", lambda log: log.pop(TOOL_DONE)),
+    "no result": ("no tool_result for {'call_1'}", lambda log: log.pop(TOOL_RESULT)),
+    "no call": ("tool_result of call_1, which is no complete call", lambda log: log.pop(TOOL_CALL)),
+    "result of a text": (
+        "tool_result of b2, which is no complete call",
+        lambda log: log.insert(CLOSED, _about("b2", log[TOOL_RESULT])),
+    ),
+    "result twice": ("a second tool_result of call_1", lambda log: _duplicate(log, TOOL_RESULT)),
+    "result of another call": (
+        "tool_result of call_1 answers another call",
+        lambda log: setattr(log[TOOL_RESULT].tool_result.use, "tool_call", "call_2"),
+    ),
+    "done twice": ("tool_done of call_1 after its tool_done", lambda log: _duplicate(log, TOOL_DONE)),
+    "result after the done": ("tool_result of call_1 after", lambda log: _move(log, TOOL_DONE, TOOL_RESULT)),
+    "done without start": (
+        "tool_done of call_1 before its start",
+        lambda log: log.__delitem__(slice(TOOL_START, TOOL_DONE)),
+    ),
+    "nothing required": ("tools_required without", lambda log: log.insert(TOOL_RESULT, _required("calls"))),
+    "answered and required": (
+        "tools_required of {'call_1'}, to which",
+        lambda log: log.insert(TOOL_DONE, _required("calls", "call_1")),
+    ),
+    "done and to be approved": (
+        "tools_required of {'call_1'}, to which",
+        lambda log: log.insert(TEXT_START, _required("approvals", "call_1")),
+    ),
+    "required before it is complete": (
+        "tools_required of {'call_1'}, to which",
+        lambda log: log.insert(TOOL_CALL, _required("calls", "call_1")),
+    ),
 }
 
 
@@ -243,6 +330,16 @@ def check_broken_story(name: str) -> None:
 def check_broken_loss(name: str) -> None:
     log = lost_story()
     LOSSES[name][1](log)
+    check_log(numbered(log))
+
+
+def check_result_that_holds_and_is_told_anew() -> None:
+    check_log(lost_results(holds_through=TOOL_RESULT + 1))
+
+
+def check_void_result_told_twice() -> None:
+    log = lost_results(holds_through=TOOL_CALL + 1)
+    _duplicate(log, TOOL_RESULT)
     check_log(numbered(log))
 
 
@@ -330,8 +427,8 @@ STREAMS: dict[str, tuple[str, Callable[[Responses], object]]] = {
     "reaches too far": ("Gapless: 20 is the last up to 21", lambda all_: _second(all_, through_sequence=21)),
     "tail lost": ("Gapless: 19 is the last up to 20", _lose_tail),
     "heartbeat that moves": (
-        "Gapless: 30 is the last up to 31",
-        lambda all_: setattr(all_[-2], "through_sequence", 31),
+        "Gapless: 32 is the last up to 33",
+        lambda all_: setattr(all_[-2], "through_sequence", 33),
     ),
     "end without a reason": ("an `end` without", lambda all_: all_[-1].end.ClearField("reason")),
     "event of another session": (
@@ -341,7 +438,7 @@ STREAMS: dict[str, tuple[str, Callable[[Responses], object]]] = {
     "gap": ("Gapless: event 14 follows 12", lambda all_: all_[1].events.__delitem__(2)),
     "reorder": ("Gapless: event 15 follows 13", _swap),
     "duplicate": ("Ordered, Unique: 13 follows 13", _repeat),
-    "unknown variant": ("an event of no known", lambda all_: all_[1].events[0].ClearField("llm_delta")),
+    "unknown variant": ("an event of no known", lambda all_: all_[1].events[1].ClearField("llm_delta")),
     "huge event": ("Bounded: an event", _make_huge),
     "huge response": ("Bounded: a response", _make_response_huge),
 }
@@ -422,11 +519,13 @@ def check_skipped_by_a_resume() -> None:
 
 
 OTHERS: dict[Callable[[], None], str] = {
+    check_result_that_holds_and_is_told_anew: "a second tool_result of call_1",
+    check_void_result_told_twice: "a second tool_result of call_1",
     check_loss_after_an_event_of_another: "a loss after 2, which is no event that holds",
-    check_wrong_event_count: "event_count 16 for 15 events",
-    check_log_gap: "Gapless: 13 at place 12",
-    check_log_duplicate: "Gapless: 12 at place 13",
-    check_log_reorder: "Gapless: 15 at place 14",
+    check_wrong_event_count: "event_count 17 for 16 events",
+    check_log_gap: "Gapless: 14 at place 13",
+    check_log_duplicate: "Gapless: 13 at place 14",
+    check_log_reorder: "Gapless: 16 at place 15",
     check_log_late_start: "Gapless: 2 at place 1",
     check_filter_leak: f"the filter let inference {FIRST} through",
     check_filter_beyond: "10 is beyond through_sequence",
@@ -434,7 +533,7 @@ OTHERS: dict[Callable[[], None], str] = {
     check_cursor_beyond_head: "the stream begins beyond the head",
     check_redelivery_after_a_cut: "Ordered, Unique: 17 follows 17",
     check_other_bytes: "Resumable: other bytes at 21",
-    check_seen_and_not_stored: "Durable: a watcher got to 30 of 29",
+    check_seen_and_not_stored: "Durable: a watcher got to 32 of 31",
     check_missing_behind_a_filter: "Resumable: a watcher saw",
     check_missing_at_the_start_behind_a_filter: "Resumable: a watcher saw",
     check_nothing_behind_a_filter: r"Resumable: a watcher saw []",

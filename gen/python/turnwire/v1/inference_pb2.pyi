@@ -466,7 +466,7 @@ class Overrides(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.Tool]:
-        """Tools to offer besides the profile's. Names MUST be unique. At most 128."""
+        """Tools to offer besides the profile's. Names MUST be unique; one that the profile has too takes its place. At most 128."""
 
     def __init__(
         self,

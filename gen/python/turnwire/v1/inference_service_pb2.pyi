@@ -426,8 +426,9 @@ class SubscribeEventsRequest(_message.Message):
     @_builtins.property
     def cancel_after_disconnect(self) -> _duration_pb2.Duration:
         """If set, and if this stream breaks without `end` and no stream comes back for the same inference in this time, the
-        inference is cancelled. 0 means at once. At most one day. It needs inference_id. It is the server that held the
-        stream that counts: when that one goes away itself, nothing is cancelled.
+        inference is cancelled. 0 means at once. At most one day. It needs inference_id. A stream that comes back is one that
+        names the inference, with or without this field; one that is open when the time is over counts as well. It is
+        the server that held the stream that counts: when that one goes away itself, nothing is cancelled.
         """
 
     def __init__(
@@ -598,9 +599,10 @@ class SnapshotPart(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """Events that, taken in order, bring a client to the same view as all events up to here would. Each entity is told by its
         start and, as far as it has come, by its final, or by its deltas from offset 0, joined to as few as may be. Left out is
-        what was void already, and what a later event of the entity replaces. The sequence of an event is that of the last one
-        it stands for; the events of an inference are in order, and inferences follow each other in the order in which they
-        ended, those that have not ended last.
+        what was void already, and what a later event of the entity replaces, unless a loss may bring it back. What tells of
+        the inference itself stays, inference.attempt_lost included: its state is what the last of these events says. The
+        sequence of an event is that of the last one it stands for; the events of an inference are in order, and inferences
+        follow each other in the order in which they ended, those that have not ended last.
         """
 
     def __init__(

@@ -31,6 +31,7 @@ FRAGMENTS = (
     "</turnwire:mode",
     f"<turnwire:mode {LONG}>",
     f"<turnwire:mode {LONG[: TAG_LENGTH_MAX - len('<turnwire:mode >')]}>",  # just as long as a tag may be
+    f"<turnwire:mode {LONG[: TAG_LENGTH_MAX + 1 - len('<turnwire:mode >')]}>",
     "<",
     ">",
     "/",
@@ -62,6 +63,8 @@ def read(pieces: list[str]) -> Read:
             [({"name": "x", "more": "y"}, "why", CLOSED)],
         ),
         ('<turnwire:mode name="x"/>tail', [({"name": "x"}, "", CLOSED)]),
+        ("<turnwire:mode/>", [({}, "", CLOSED)]),
+        (f"<turnwire:mode {LONG[:-15]}/>", []),
         ("<turnwire:mode>a < b > c</turnwire:mode>", [({}, "a < b > c", CLOSED)]),
         ("<turnwire:mode a=1 a=2 ?!>", [({"a": "1"}, "", BROKEN)]),
         (

@@ -51,7 +51,7 @@ PAUSED = Checkpoint(Next.ENGINE, 2, pause=Pause("i.3", "after_tools", "", NOW, L
 
 
 def _waiting(checkpoint: Checkpoint, state: InferenceState = InferenceState.WAITING_FOR_TOOLS) -> Waiting:
-    return Waiting(Inference("s", "i", state, NOW, attempt=1), encode_checkpoint(checkpoint), ())
+    return Waiting(Inference("s", "i", state, NOW, attempt=1), encode_checkpoint(checkpoint))
 
 
 def _told(events: Sequence[bytes]) -> list[tuple[Payload, str]]:

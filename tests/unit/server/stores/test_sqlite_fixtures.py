@@ -10,12 +10,12 @@ import pytest
 
 from support.proto_docs import ROOT
 from support.store_fixture import DEAD_OWNER, EPOCH, Json, clock, differences, opened, read, restore
-from turnwire_server.domain.errors import AttemptLostError
+from turnwire_server.domain.errors import AttemptLostError, SessionNotFoundError
 from turnwire_server.domain.event import Cancelled, DebuggerPause, Event, Failed, Succeeded
 from turnwire_server.domain.inference import FinishClass, InferenceConfig, InferenceState
-from turnwire_server.domain.session import PauseAction, SessionChange, StepMode
+from turnwire_server.domain.session import NewSession, PauseAction, SessionChange, SessionOrigin, StepMode
 from turnwire_server.domain.turn import Block, LlmText, SnapshotMark, SnapshotPhase, TurnView
-from turnwire_server.stores.base import Amendment, Due, SessionStore
+from turnwire_server.stores.base import Amendment, Base, Due, Retired, SessionStore
 from turnwire_server.stores.lease import Claim, DeclaredDead, Ending, Step
 from turnwire_server.stores.sqlite_migration import read_scripts
 from turnwire_server.wire.event import encode_event
@@ -140,4 +140,43 @@ async def test_what_had_not_ended_goes_on(fixture: Path, tmp_path: Path) -> None
         turns = await store.list_turns("local", "talk", TurnView.BASIC, 9, None, newest_first=False)
         assert [(turn.index, turn.parent) for turn in turns.items] == [(0, None), (1, 0), (2, 0), (3, 2), (4, 3)]
         await store.delete_session("local", "talk", None, force=False)
+    assert _complaints(path) == []
+
+
+@every_fixture
+async def test_what_is_old_in_it_is_found(fixture: Path, tmp_path: Path) -> None:
+    path = tmp_path / "turnwire.db"
+    restore(fixture, path)
+    async with opened(path, clock()) as store:
+        done = (await store.list_inferences("local", "talk", (), 9, None)).items[:1:-1]
+        assert [inference.state.is_terminal for inference in done] == [True, True, True]
+        for inference, end in zip(done, (19, 28, 37), strict=True):
+            assert inference.end_time is not None
+            found = await store.find_retired(inference.end_time + timedelta(seconds=1), 9)
+            assert found == (Retired("local", "talk", end),)
+            assert inference.last_sequence == end
+        await store.compact("local", "talk", Base(37, b"fold"))
+        assert await store.find_retired(clock()() + timedelta(days=1000), 9) == ()
+
+
+@every_fixture
+async def test_a_session_of_it_is_forked_and_expires(fixture: Path, tmp_path: Path) -> None:
+    path, now = tmp_path / "turnwire.db", clock()
+    restore(fixture, path)
+    async with opened(path, now, ids_from=1000) as store:
+        fork, _ = await store.fork_session("local", "talk", None, NewSession("fork"), "token", None)
+        assert (fork.origin, fork.turn_count) == (SessionOrigin("talk", 2), 3)
+        listed = (await store.list_turns("local", "fork", TurnView.FULL, 9, None, newest_first=False)).items
+        await store.sweep(now() + timedelta(days=31))  # it has not ended what it runs
+        await store.delete_session("local", "talk", None, force=True)
+        await store.create_session("local", NewSession("talk", ttl=timedelta(days=1)), "another token", None)
+        while await store.sweep(now() + timedelta(days=31)):
+            pass
+        with pytest.raises(SessionNotFoundError):
+            await store.get_session("local", "talk")
+        page = await store.list_turns("local", "fork", TurnView.FULL, 9, None, newest_first=False)
+        assert (page.items, len(listed)) == (listed, 3)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM session WHERE principal = ''").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM chunk WHERE session IN (1, 3)").fetchone() == (0,)
     assert _complaints(path) == []

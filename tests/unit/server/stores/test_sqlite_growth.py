@@ -48,7 +48,7 @@ def _size(connection: sqlite3.Connection) -> Mapping[str, int]:
     return {**rows, "bytes": pages * page}
 
 
-def _steps(connection: sqlite3.Connection, index: int, view: TurnView) -> tuple[int, int]:
+def _steps(connection: sqlite3.Connection, index: int, view: TurnView, session_id: str = "s") -> tuple[int, int]:
     """Return how many instructions of SQLite's machine a read of a turn takes, and how many blocks it returns."""
     count = 0
 
@@ -58,7 +58,7 @@ def _steps(connection: sqlite3.Connection, index: int, view: TurnView) -> tuple[
         return 0
 
     connection.set_progress_handler(tick, 1)
-    page = get_turn(connection, LOCAL, "s", index, view, 0, 10 * TURNS)
+    page = get_turn(connection, LOCAL, session_id, index, view, 0, 10 * TURNS)
     connection.set_progress_handler(None, 1)
     return count, len(page.turn.blocks)
 
@@ -75,7 +75,13 @@ async def test_a_thousand_turns_cost_a_thousand_times_one(tmp_path: Path) -> Non
         await _run_turn(store, number)
         if (number + 1) % SAMPLE == 0:
             sizes.append(_size(reader))
+    before = _size(reader)
+    await store.fork_session(LOCAL, "s", None, NewSession("f"), mint_id(), None)
+    after = _size(reader)
     await store.close()
+    written = {name: after[name] - before[name] for name in after if name != "bytes" and after[name] != before[name]}
+    assert written == {"session": 1, "description": 1, "token": 1}
+    assert after["bytes"] - before["bytes"] <= 3 * 4096
 
     growth = [{name: after[name] - before[name] for name in after} for before, after in pairwise(sizes)]
     for name in growth[0].keys() - {"bytes"}:
@@ -86,6 +92,8 @@ async def test_a_thousand_turns_cost_a_thousand_times_one(tmp_path: Path) -> Non
     deltas = [_steps(reader, index, TurnView.DELTA) for index in (1, 10, 100, 500, TURNS - 1)]
     assert {blocks for _, blocks in deltas} == {2}
     assert max(steps for steps, _ in deltas) <= 1.1 * deltas[0][0], f"a DELTA reads its own rows: {deltas}"
+    forked = [_steps(reader, index, TurnView.DELTA, "f") for index in (1, 500, TURNS - 1)]
+    assert max(steps for steps, _ in forked) <= 1.3 * deltas[0][0], f"a DELTA of a fork as well: {forked}"
     fulls = [_steps(reader, index, TurnView.FULL) for index in (9, 99, TURNS - 1)]
     assert [blocks for _, blocks in fulls] == [20, 200, 2 * TURNS]
     per_block = [(steps - deltas[0][0]) / blocks for steps, blocks in fulls]

@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from turnwire_server.tools.schema import DEPTH_MAX, NO_ARGUMENTS, SCHEMA_BYTES_MAX, compile_schema
@@ -146,6 +146,20 @@ def test_no_pattern_keeps_the_process(pattern: str) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("pattern", [r"^\p{L}{1,20}$", "(?:[a-z]{80}){90}", "(?=a)(?:[a-z]{80}){90}", "[a-z]+"])
+@pytest.mark.parametrize("count", [2, 100, 500])
+def test_many_patterns_are_compiled_soon_or_refused(pattern: str, count: int) -> None:
+    patterns = [{"pattern": f"{pattern}{n}"} for n in range(count // 2)]
+    schema = {"allOf": patterns, "patternProperties": {f"{pattern}{n}-": {} for n in range(count // 2)}}
+    began = time.monotonic()
+    try:
+        compile_schema(json.dumps(schema))
+    except ValueError as error:
+        assert 'is not a "regex"' in str(error)  # noqa: PT017 - either is right
+        assert count > 2
+    assert time.monotonic() - began < 5
+
+
 def test_a_pattern_may_look_around() -> None:
     password = {"pattern": r"^(?=.*\d)(?!.*\s).{8,}$"}
     assert violation(password, "abcdefg1") == ""
@@ -220,6 +234,7 @@ SCHEMAS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(SCHEMAS, VALUES)
 def test_there_is_a_violation_where_the_library_finds_one(schema: Any, value: object) -> None:
     assert (violation(schema, value) == "") == jsonschema_rs.is_valid(schema, value)

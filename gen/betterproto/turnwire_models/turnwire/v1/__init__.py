@@ -3870,7 +3870,7 @@ class Overrides(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Tools to offer besides the profile's. Names MUST be unique. At most 128.
+    Tools to offer besides the profile's. Names MUST be unique; one that the profile has too takes its place. At most 128.
     """
 
     output_schema: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -4490,9 +4490,10 @@ class SnapshotPart(betterproto2.Message):
     """
     Events that, taken in order, bring a client to the same view as all events up to here would. Each entity is told by its
     start and, as far as it has come, by its final, or by its deltas from offset 0, joined to as few as may be. Left out is
-    what was void already, and what a later event of the entity replaces. The sequence of an event is that of the last one
-    it stands for; the events of an inference are in order, and inferences follow each other in the order in which they
-    ended, those that have not ended last.
+    what was void already, and what a later event of the entity replaces, unless a loss may bring it back. What tells of
+    the inference itself stays, inference.attempt_lost included: its state is what the last of these events says. The
+    sequence of an event is that of the last one it stands for; the events of an inference are in order, and inferences
+    follow each other in the order in which they ended, those that have not ended last.
     """
 
     last: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
@@ -4780,8 +4781,9 @@ class SubscribeEventsRequest(betterproto2.Message):
     )
     """
     If set, and if this stream breaks without `end` and no stream comes back for the same inference in this time, the
-    inference is cancelled. 0 means at once. At most one day. It needs inference_id. It is the server that held the
-    stream that counts: when that one goes away itself, nothing is cancelled.
+    inference is cancelled. 0 means at once. At most one day. It needs inference_id. A stream that comes back is one that
+    names the inference, with or without this field; one that is open when the time is over counts as well. It is
+    the server that held the stream that counts: when that one goes away itself, nothing is cancelled.
     """
 
     @model_validator(mode="after")
