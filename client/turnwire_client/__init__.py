@@ -10,6 +10,7 @@
 Values are the messages of the contract; their comments in proto/turnwire/v1 say what they mean.
 
     _client      Client: one channel, and what can be asked of the server
+    _sessions    the part of Client about sessions and turns
     _debug       the part of Client about step mode and snapshots
     _engines     the part of Client about engines and profiles
     _handle      InferenceHandle and Result: one inference
@@ -20,7 +21,7 @@ Values are the messages of the contract; their comments in proto/turnwire/v1 say
     _transport   the channel, Policy, retries
     _backoff     Clock and Backoff: time and chance, handed in
     _requests    requests, built from what a caller has at hand
-    _pages       turns that come in pages
+    _pages       turns, and the pages that they come in
     _errors      the tree of exceptions; all of them are listed in `errors`
     _status      from a gRPC status to an exception
     testing      FakeServer, for the tests of your own code

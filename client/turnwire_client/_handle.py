@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, Self, TypeAlias
+from typing import Self
 
 from turnwire.v1.inference_pb2 import Inference, InferenceState, Usage, WaitUntil
 from turnwire.v1.inference_service_pb2 import (
@@ -16,24 +16,15 @@ from turnwire.v1.inference_service_pb2 import (
 )
 from turnwire.v1.session_service_pb2 import GetTurnRequest
 from turnwire.v1.tool_pb2 import ToolError, ToolOutcome
-from turnwire.v1.turn_pb2 import Block, Turn, TurnView
+from turnwire.v1.turn_pb2 import Block, Turn
 from turnwire_client._backoff import Patience
 from turnwire_client._errors import InferenceCancelledError, RequestError
-from turnwire_client._pages import complete_turn, produced_blocks
+from turnwire_client._pages import VIEWS, View, complete_turn, produced_blocks
 from turnwire_client._requests import mint_key, to_duration
 from turnwire_client._status import from_error, is_transient
 from turnwire_client._tools import Approve, Required, ToolFunction, ToolLoop, read_required, to_outcomes
 from turnwire_client._transport import Transport
 from turnwire_client._watch import EventStream, IfCompacted, Start
-
-# How much of the turn a result has: no blocks, what this inference was given and made, or all blocks of its ancestry.
-View: TypeAlias = Literal["basic", "delta", "full"]
-
-VIEWS: dict[View, TurnView.ValueType] = {
-    "basic": TurnView.TURN_VIEW_BASIC,
-    "delta": TurnView.TURN_VIEW_DELTA,
-    "full": TurnView.TURN_VIEW_FULL,
-}
 
 # What one Wait holds, and what it may take beside that.
 HOLD_SECONDS = 20.0

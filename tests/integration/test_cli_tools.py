@@ -311,26 +311,6 @@ def test_answers_that_do_not_fit_are_refused_as_a_whole(server: str, tools: str)
     assert (late.returncode, "INFERENCE_NOT_WAITING" in late.stderr) == (1, True)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["--approve", ""],
-        ["--result", "call_1"],
-        ["--result", "call_1=blue"],
-        ["--result", "call_1=NaN"],
-        ["--approve", "call_1=[", "--deny", "call_2"],
-        ["--approve", "call_1", "--deny", "call_1"],
-        ["--approve", "call_1", "--approve", "call_1"],
-    ],
-    ids=" ".join,
-)
-def test_what_is_no_answer_is_wrong_usage(arguments: list[str]) -> None:
-    done = turnwire("answer", "inference", *arguments, target="127.0.0.1:1")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Traceback" not in done.stderr
-
-
 def test_steps_and_snapshots_by_command(server: str) -> None:
     session_id = as_json("start", "Hello", "--profile", "add", target=server)["inference"]["session_id"]
     turnwire("wait", as_json("turns", "list", session_id, target=server)["turns"][0]["inference_id"], target=server)
