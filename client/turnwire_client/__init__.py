@@ -10,13 +10,18 @@
 Values are the messages of the contract; their comments in proto/turnwire/v1 say what they mean.
 
     _client      Client: one channel, and what can be asked of the server
+    _sessions    the part of Client about sessions and turns
+    _debug       the part of Client about step mode and snapshots
+    _engines     the part of Client about engines and profiles
     _handle      InferenceHandle and Result: one inference
+    _tools       Required: tool calls that wait for the client, and the loop that answers them
     _watch       EventStream and Cursor: events, exactly once, across cuts
     _continuity  the checks of the seven promises behind it
     _snapshot    what a watcher holds of a snapshot until it is whole
     _transport   the channel, Policy, retries
     _backoff     Clock and Backoff: time and chance, handed in
     _requests    requests, built from what a caller has at hand
+    _pages       turns, and the pages that they come in
     _errors      the tree of exceptions; all of them are listed in `errors`
     _status      from a gRPC status to an exception
     testing      FakeServer, for the tests of your own code
@@ -41,6 +46,7 @@ if typing.TYPE_CHECKING:
         UnavailableError,
     )
     from turnwire_client._handle import InferenceHandle, Result
+    from turnwire_client._tools import Required
     from turnwire_client._transport import Policy
     from turnwire_client._watch import Cursor, EventStream
 
@@ -56,6 +62,7 @@ __all__ = [
     "Policy",
     "ProtocolError",
     "RequestError",
+    "Required",
     "Result",
     "SessionBusyError",
     "SessionDeletedError",
@@ -71,6 +78,7 @@ _HOMES = {
     "_backoff": ("Backoff", "Clock", "SystemClock"),
     "_client": ("Client",),
     "_handle": ("InferenceHandle", "Result"),
+    "_tools": ("Required",),
     "_transport": ("Policy",),
     "_watch": ("Cursor", "EventStream"),
 }

@@ -1,43 +1,33 @@
 """The client: one channel to one server, and what can be asked of it."""
 
-import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from datetime import timedelta
-from typing import Self, TypeAlias
+from typing import Self
 
 import grpc
 
-from turnwire.v1.engine_pb2 import Engine, Profile
-from turnwire.v1.engine_service_pb2 import GetProfileRequest, ListEnginesRequest, ListProfilesRequest
 from turnwire.v1.inference_pb2 import Inference, InferenceConfig, InferenceState
 from turnwire.v1.inference_service_pb2 import CancelRequest, GetInferenceRequest, ListInferencesRequest
-from turnwire.v1.session_pb2 import NewSession, Session
-from turnwire.v1.session_service_pb2 import (
-    CreateSessionRequest,
-    DeleteSessionRequest,
-    ForkSessionRequest,
-    GetSessionRequest,
-    GetTurnRequest,
-    ListSessionsRequest,
-    ListTurnsRequest,
-    SessionUpdate,
-    TurnAt,
-    UpdateSessionRequest,
-)
+from turnwire.v1.session_pb2 import NewSession
 from turnwire.v1.tool_pb2 import Tool
-from turnwire.v1.turn_pb2 import Block, Turn
+from turnwire.v1.turn_pb2 import Block
 from turnwire_client._backoff import Clock, SystemClock
-from turnwire_client._handle import VIEWS, InferenceHandle, View, complete_turn
-from turnwire_client._requests import UINT32_MAX, UINT64_MAX, Conflict, in_range, start_request, to_duration
+from turnwire_client._debug import DebugCalls
+from turnwire_client._engines import EngineCalls
+from turnwire_client._handle import InferenceHandle
+from turnwire_client._requests import (
+    Conflict,
+    Seconds,
+    mint_key,
+    start_request,
+)
+from turnwire_client._sessions import SessionCalls
 from turnwire_client._transport import Policy, Transport, channel_options
 from turnwire_client._watch import EventStream, IfCompacted, Start, Until
 
 DEFAULT_TARGET = "127.0.0.1:7450"
 
-Seconds: TypeAlias = float | timedelta
 
-
-class Client:
+class Client(SessionCalls, EngineCalls, DebugCalls):
     """A connection to a turnwire server. Make it with `connect`; any number of tasks may share it.
 
     Every method that talks to the server raises a RequestError, by its reason, when the server refuses or cannot be
@@ -80,114 +70,6 @@ class Client:
         """Closes the connection. Inferences go on. Idempotent."""
         await self._transport.channel.close()
 
-    # --- sessions -----------------------------------------------------------------------------------
-
-    async def create_session(
-        self,
-        session_id: str = "",
-        *,
-        display_name: str = "",
-        labels: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        profile: str = "",
-        ttl: Seconds | None = None,
-        idempotency_key: str | None = None,
-    ) -> Session:
-        """Creates a session; the server mints the session_id when none is given.
-
-        Values of `metadata` are JSON texts.
-        """
-        new = NewSession(
-            session_id=session_id,
-            display_name=display_name,
-            labels=labels or {},
-            metadata=metadata or {},
-            profile=profile,
-            ttl=None if ttl is None else to_duration(ttl),
-        )
-        request = CreateSessionRequest(session=new, idempotency_key=idempotency_key or mint_key())
-        response = await self._transport.call_repeatable(self._transport.sessions.CreateSession, request)
-        return response.session
-
-    async def fork_session(
-        self,
-        session_id: str,
-        *,
-        index: int | None = None,
-        new_session_id: str = "",
-        display_name: str = "",
-        labels: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        profile: str = "",
-        ttl: Seconds | None = None,
-        idempotency_key: str | None = None,
-    ) -> Session:
-        """Creates a session that shares the turns of another one up to `index`; by default, all that are closed.
-
-        What the new session does not say itself it does not have from its origin either, its profile included.
-        """
-        new = NewSession(
-            session_id=new_session_id,
-            display_name=display_name,
-            labels=labels or {},
-            metadata=metadata or {},
-            profile=profile,
-            ttl=None if ttl is None else to_duration(ttl),
-        )
-        request = ForkSessionRequest(
-            session_id=session_id,
-            index=None if index is None else in_range("index", index, UINT32_MAX),
-            session=new,
-            idempotency_key=idempotency_key or mint_key(),
-        )
-        return (await self._transport.call_repeatable(self._transport.sessions.ForkSession, request)).session
-
-    async def get_session(self, session_id: str) -> Session:
-        """The session as it is now."""
-        request = GetSessionRequest(session_id=session_id)
-        return (await self._transport.call(self._transport.sessions.GetSession, request)).session
-
-    async def list_sessions(self, *, labels: Mapping[str, str] | None = None) -> AsyncGenerator[Session, None]:
-        """Every session that has all of these labels, the newest first, page by page."""
-        request = ListSessionsRequest(labels=labels or {})
-        while True:
-            response = await self._transport.call(self._transport.sessions.ListSessions, request)
-            for session in response.sessions:
-                yield session
-            request.page_token = response.next_page_token
-            if not request.page_token:
-                return
-
-    async def update_session(
-        self,
-        session_id: str,
-        *,
-        display_name: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        profile: str | None = None,
-        revision: int | None = None,
-    ) -> Session:
-        """Changes what is not None; a map is replaced as a whole. `revision`, if given, has to be the present one."""
-        changes = {"display_name": display_name, "labels": labels, "metadata": metadata, "profile": profile}
-        update = SessionUpdate(
-            session_id=session_id,
-            display_name=display_name or "",
-            labels=labels or {},
-            metadata=metadata or {},
-            profile=profile or "",
-        )
-        request = UpdateSessionRequest(session=update, revision=_revision(revision))
-        request.update_mask.paths.extend(name for name, value in changes.items() if value is not None)
-        return (await self._transport.call(self._transport.sessions.UpdateSession, request)).session
-
-    async def delete_session(self, session_id: str, *, revision: int | None = None, force: bool = False) -> None:
-        """Deletes a session with its turns and its events; with `force` also while an inference has not ended."""
-        request = DeleteSessionRequest(session_id=session_id, revision=_revision(revision), force=force)
-        await self._transport.call(self._transport.sessions.DeleteSession, request)
-
-    # --- inferences ---------------------------------------------------------------------------------
-
     async def start_inference(
         self,
         session: str | NewSession | None = None,
@@ -196,8 +78,9 @@ class Client:
         profile: str = "",
         config: InferenceConfig | None = None,
         tools: Iterable[Tool] = (),
-        output_schema: str = "",
+        output_schema: str | Mapping[str, object] = "",
         engine_options: str | Mapping[str, object] = "",
+        record_snapshots: bool = False,
         conflict_policy: Conflict = "reject",
         parent: int | None = None,
         timeout: Seconds | None = None,
@@ -209,10 +92,11 @@ class Client:
         """Starts an inference and returns once it is durable; it goes on whether or not anybody listens.
 
         `session` is the session_id of one that exists, or a NewSession to create with it, None for one with all
-        defaults. `input` is what the user says, or blocks; nothing means to go on from the parent. `engine_options` may
-        be a mapping, which is sent as JSON; where requests go is the profile's to say. `timeout` bounds the inference,
-        not this call. A key of your own makes it happen once even across restarts of your process. The server refuses
-        an `output_schema` for now, with FeatureNotImplementedError.
+        defaults. `input` is what the user says, or blocks; nothing means to go on from the parent. `tools` are executed
+        by the client, see InferenceHandle.run_tools, or name tools of the profile that need approval. `output_schema`,
+        the JSON Schema that the answer has to satisfy, and `engine_options` may be mappings, which are sent as JSON;
+        where requests go is the profile's to say. `record_snapshots` is for list_turn_snapshots. `timeout` bounds the
+        inference, not this call. A key of your own makes it happen once even across restarts of your process.
 
         Raises SessionBusyError, SessionNotFoundError and the other errors of StartInference.
         """
@@ -224,6 +108,7 @@ class Client:
             tools=tools,
             output_schema=output_schema,
             engine_options=engine_options,
+            record_snapshots=record_snapshots,
             conflict_policy=conflict_policy,
             parent=parent,
             timeout=timeout,
@@ -298,74 +183,3 @@ class Client:
             if_compacted=if_compacted,
             cancel_after_disconnect=cancel_after_disconnect,
         )
-
-    # --- turns --------------------------------------------------------------------------------------
-
-    async def get_turn(
-        self, session_id: str = "", index: int | None = None, *, inference_id: str = "", view: View = "full"
-    ) -> Turn:
-        """A turn with all its blocks: of an inference, or of a session by index, the newest one when that is None."""
-        request = GetTurnRequest(view=VIEWS[view])
-        if inference_id:
-            request.inference_id = inference_id
-        else:
-            request.at.CopyFrom(
-                TurnAt(session_id=session_id, index=None if index is None else in_range("index", index, UINT32_MAX))
-            )
-        response = await self._transport.call(self._transport.sessions.GetTurn, request)
-        request.page_token = response.next_page_token
-        return await complete_turn(self._transport, request, response.turn)
-
-    async def list_turns(
-        self, session_id: str, *, view: View = "basic", newest_first: bool = False
-    ) -> AsyncGenerator[Turn, None]:
-        """The turns of a session, page by page. One that is too large for a response lacks blocks; get_turn has all."""
-        request = ListTurnsRequest(session_id=session_id, view=VIEWS[view], newest_first=newest_first)
-        while True:
-            response = await self._transport.call(self._transport.sessions.ListTurns, request)
-            for turn in response.turns:
-                yield turn
-            request.page_token = response.next_page_token
-            if not request.page_token:
-                return
-
-    # --- engines and profiles -----------------------------------------------------------------------
-
-    async def list_engines(self) -> AsyncGenerator[Engine, None]:
-        """The engines that the server has, by name, page by page."""
-        request = ListEnginesRequest()
-        while True:
-            response = await self._transport.call(self._transport.engines.ListEngines, request)
-            for engine in response.engines:
-                yield engine
-            request.page_token = response.next_page_token
-            if not request.page_token:
-                return
-
-    async def list_profiles(self) -> AsyncGenerator[Profile, None]:
-        """The profiles that the server offers, by name, page by page."""
-        request = ListProfilesRequest()
-        while True:
-            response = await self._transport.call(self._transport.engines.ListProfiles, request)
-            for profile in response.profiles:
-                yield profile
-            request.page_token = response.next_page_token
-            if not request.page_token:
-                return
-
-    async def get_profile(self, name: str = "") -> Profile:
-        """A profile: what is in effect, and what it was made of. Without a name, the default one.
-
-        Raises ProfileNotFoundError.
-        """
-        request = GetProfileRequest(profile=name)
-        return (await self._transport.call(self._transport.engines.GetProfile, request)).profile
-
-
-def _revision(revision: int | None) -> int | None:
-    return None if revision is None else in_range("revision", revision, UINT64_MAX)
-
-
-def mint_key() -> str:
-    """A new idempotency key."""
-    return str(uuid.uuid4())

@@ -1,110 +1,35 @@
 """What FakeServer remembers: the contract, in memory, without time. Everything here happens at once."""
 
-import asyncio
 import uuid
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-
-from google.protobuf.message import Message
+from dataclasses import dataclass, field, replace
 
 from turnwire.v1 import event_pb2 as ev
 from turnwire.v1.error_reason_pb2 import Error
-from turnwire.v1.inference_pb2 import FinishClass, Inference, InferenceState, Usage
+from turnwire.v1.inference_pb2 import Inference, InferenceState, Usage
 from turnwire.v1.inference_service_pb2 import StartInferenceRequest
-from turnwire.v1.session_pb2 import InferenceRef, NewSession, Session
+from turnwire.v1.session_pb2 import InferenceRef, NewSession
 from turnwire.v1.session_service_pb2 import ForkSessionRequest
-from turnwire.v1.turn_pb2 import Block, BlockStatus, LlmTextBlock, ReasoningBlock, Turn, TurnState
-
-DELTA_LENGTH = 16
-
-# The field of an event's payload, by the message in it.
-VARIANTS = {
-    field.message_type.full_name: field.name
-    for field in ev.Event.DESCRIPTOR.oneofs_by_name["payload"].fields
-    if field.message_type is not None
-}
-TERMINAL = frozenset(
-    {
-        InferenceState.INFERENCE_STATE_SUCCEEDED,
-        InferenceState.INFERENCE_STATE_FAILED,
-        InferenceState.INFERENCE_STATE_CANCELLED,
-    }
-)
-
-
-class Refused(Exception):  # noqa: N818 - not an error of the fake, but what it was told to answer
-    """The answer is an error of the catalogue."""
-
-    def __init__(self, reason: str, **metadata: object) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.metadata = {key: str(value) for key, value in metadata.items()}
+from turnwire.v1.tool_pb2 import Tool, ToolOutcome
+from turnwire.v1.turn_pb2 import Block, BlockStatus, Turn, TurnState
+from turnwire_client._fake_session import FakeSession, Refused, finish, speak
+from turnwire_client._fake_tools import Batch, Round
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What one inference will do. `text` None says the input back; `error` ends it FAILED, `hang` not at all."""
+    """What one inference will do: the rounds of tool calls, then the answer.
+
+    `text` None says the input back; `error` ends it FAILED, `hang` not at all.
+    """
 
     text: str | None = None
     thinking: str = ""
     usage: Usage = field(default_factory=Usage)
     error: Error | None = None
     hang: bool = False
-
-
-class FakeSession:
-    """One session with its log, its inferences and its turns, oldest first."""
-
-    def __init__(self, new: NewSession) -> None:
-        self.proto = Session(
-            session_id=new.session_id or str(uuid.uuid4()),
-            display_name=new.display_name,
-            labels=new.labels,
-            metadata=new.metadata,
-            profile=new.profile,
-            revision=1,
-            log=uuid.uuid4().hex,
-        )
-        self.proto.create_time.GetCurrentTime()
-        self.proto.update_time.CopyFrom(self.proto.create_time)
-        self.events: list[ev.Event] = []
-        self.inferences: dict[str, Inference] = {}
-        self.turns: list[Turn] = []
-        self.deleted = False
-        self._changed = asyncio.Event()
-
-    def append(
-        self, inference_id: str, payload: Message | None, *, entity: str = "", ignorable: bool = False
-    ) -> ev.Event:
-        """Adds an event to the log and wakes everyone who waits for one. Without a payload it is of an unknown kind."""
-        event = ev.Event(
-            sequence=len(self.events) + 1,
-            session_id=self.proto.session_id,
-            inference_id=inference_id,
-            entity=entity,
-            ignorable=ignorable,
-        )
-        event.create_time.GetCurrentTime()
-        if payload is not None:
-            getattr(event, VARIANTS[payload.DESCRIPTOR.full_name]).CopyFrom(payload)
-        self.events.append(event)
-        self.proto.head_sequence = event.sequence
-        inference = self.inferences.get(inference_id)
-        if inference is not None:
-            inference.first_sequence = inference.first_sequence or event.sequence
-            inference.last_sequence = event.sequence
-        self.wake()
-        return event
-
-    def wake(self) -> None:
-        """Lets everyone who waits look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def wait_change(self) -> None:
-        """Returns when something has changed."""
-        await self._changed.wait()
+    rounds: tuple[Round, ...] = ()
 
 
 class FakeStore:
@@ -113,6 +38,10 @@ class FakeStore:
     def __init__(self) -> None:
         self.sessions: dict[str, FakeSession] = {}
         self.scripts: deque[Script] = deque()
+        # The rounds of the next script, while it is being told.
+        self.rounds: list[Round] = []
+        # What waits for the client, by inference_id: the calls, and what is done once they are answered.
+        self._waiting: dict[str, tuple[Batch, Script]] = {}
         self._keys: dict[tuple[str, str], tuple[bytes, str]] = {}
 
     def session(self, session_id: str) -> FakeSession:
@@ -199,13 +128,43 @@ class FakeStore:
         inference.start_time.CopyFrom(inference.create_time)
         session.inferences[inference.inference_id] = inference
         blocks = [*inherited, *(_identified(block) for block in request.input)]
-        self._run(session, inference, parent, blocks, len(inherited))
+        self._run(session, inference, parent, blocks, len(inherited), request.overrides.tools)
         return session, inference
 
+    def add_script(self, script: Script) -> None:
+        """One more inference will do this, after the rounds that were told before."""
+        self.scripts.append(replace(script, rounds=tuple(self.rounds)))
+        self.rounds.clear()
+
+    def submit(self, inference_id: str, outcomes: Iterable[ToolOutcome]) -> None:
+        """Takes answers to tool calls; goes on once all are there. Raises Refused."""
+        session, inference = self.inference(inference_id)
+        if inference.state != InferenceState.INFERENCE_STATE_WAITING_FOR_TOOLS:
+            state = InferenceState.Name(inference.state).removeprefix("INFERENCE_STATE_")
+            raise Refused("INFERENCE_NOT_WAITING", inference_id=inference_id, state=state)
+        batch, script = self._waiting[inference_id]
+        batch.answer(list(outcomes))
+        if not batch.pending:
+            del self._waiting[inference_id]
+            batch.leave()
+            self._go_on(session, inference, script, batch.tools)
+
+    def pending(self, inference_id: str) -> list[str]:
+        """The ids of the tool calls that the inference waits for."""
+        return list(self._waiting[inference_id][0].pending) if inference_id in self._waiting else []
+
     def _run(
-        self, session: FakeSession, inference: Inference, parent: int, blocks: list[Block], inherited: int
+        self,
+        session: FakeSession,
+        inference: Inference,
+        parent: int,
+        blocks: list[Block],
+        inherited: int,
+        tools: Iterable[Tool],
     ) -> None:
-        script = self.scripts.popleft() if self.scripts else Script()
+        if not self.scripts:
+            self.add_script(Script())
+        script = self.scripts.popleft()
         key = inference.inference_id
         session.proto.active.CopyFrom(InferenceRef(session_id=session.proto.session_id, inference_id=key))
         turn = Turn(
@@ -229,70 +188,22 @@ class FakeStore:
         inference.usage.CopyFrom(script.usage)
         if script.thinking:
             speak(session, turn, script.thinking, thinking=True, whole=True)
-        text = _last_input(blocks) if script.text is None else script.text
+        self._go_on(session, inference, script, {tool.name: tool for tool in tools})
+
+    def _go_on(self, session: FakeSession, inference: Inference, script: Script, tools: Mapping[str, Tool]) -> None:
+        turn = session.turns[inference.turn_index]
+        if script.rounds:
+            batch = Batch(session, inference, script.rounds[0], tools)
+            batch.ask()
+            self._waiting[inference.inference_id] = (batch, replace(script, rounds=script.rounds[1:]))
+            return
+        text = _last_input(turn.blocks) if script.text is None else script.text
         if text:
             speak(session, turn, text, thinking=False, whole=not script.hang and script.error is None)
         if script.error is not None:
             finish(session, inference, InferenceState.INFERENCE_STATE_FAILED, error=script.error)
         elif not script.hang:
             finish(session, inference, InferenceState.INFERENCE_STATE_SUCCEEDED)
-
-
-def speak(session: FakeSession, turn: Turn, text: str, *, thinking: bool, whole: bool) -> None:
-    """Streams one block of text or of reasoning into the log and the turn."""
-    entity, key = str(uuid.uuid4()), turn.inference_id
-    start = ev.LlmThinkingStart if thinking else ev.LlmStart
-    session.append(key, start(role="assistant"), entity=entity)
-    offset = 0
-    for at in range(0, len(text), DELTA_LENGTH):
-        delta = text[at : at + DELTA_LENGTH]
-        kind = ev.LlmThinkingDelta if thinking else ev.LlmDelta
-        session.append(key, kind(delta=delta, offset=offset), entity=entity)
-        offset += len(delta.encode())
-    block = Block(id=entity, role="assistant", status=BlockStatus.BLOCK_STATUS_COMPLETE)
-    if whole:
-        final = ev.LlmThinkingFinal if thinking else ev.LlmFinal
-        session.append(key, final(text=text, text_bytes=offset), entity=entity)
-    else:
-        block.status = BlockStatus.BLOCK_STATUS_INCOMPLETE
-    if thinking:
-        block.reasoning.CopyFrom(ReasoningBlock(text=text))
-    else:
-        block.llm_text.CopyFrom(LlmTextBlock(text=text))
-    turn.blocks.append(block)
-    turn.block_count = len(turn.blocks)
-
-
-def finish(
-    session: FakeSession,
-    inference: Inference,
-    state: InferenceState.ValueType,
-    *,
-    error: Error | None = None,
-    reason: str = "",
-) -> None:
-    """Ends an inference: closes its turn, then the terminal event."""
-    turn = session.turns[inference.turn_index]
-    turn.state = TurnState.TURN_STATE_CLOSED
-    turn.close_time.GetCurrentTime()
-    inference.end_time.CopyFrom(turn.close_time)
-    inference.state = state
-    session.proto.ClearField("active")
-    key = inference.inference_id
-    session.append(key, ev.TurnClosed(index=turn.index, block_count=turn.block_count))
-    count = sum(event.inference_id == key for event in session.events) + 1
-    finished = ev.InferenceFinished(usage=inference.usage, event_count=count)
-    if state == InferenceState.INFERENCE_STATE_FAILED and error is not None:
-        inference.finish_class = FinishClass.FINISH_CLASS_ERROR
-        inference.error.CopyFrom(error)
-        finished.failed.error.CopyFrom(error)
-    elif state == InferenceState.INFERENCE_STATE_CANCELLED:
-        inference.finish_class = FinishClass.FINISH_CLASS_INTERRUPTED
-        finished.cancelled.reason = reason
-    else:
-        inference.finish_class = FinishClass.FINISH_CLASS_COMPLETED
-        finished.succeeded.finish_class = FinishClass.FINISH_CLASS_COMPLETED
-    session.append(key, finished)
 
 
 def subset(labels: Mapping[str, str], of: Mapping[str, str]) -> bool:

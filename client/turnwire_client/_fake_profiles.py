@@ -9,7 +9,7 @@ from turnwire.v1.engine_service_pb2 import (
     ListProfilesRequest,
     ListProfilesResponse,
 )
-from turnwire_client._fake import Refused
+from turnwire_client._fake_session import Refused
 
 FAKE = "fake"
 

@@ -14,13 +14,13 @@ from google.rpc.status_pb2 import Status
 from turnwire.v1 import engine_service_pb2 as epb
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire.v1 import session_service_pb2 as spb
-from turnwire.v1.event_pb2 import Event
-from turnwire.v1.inference_pb2 import ConflictPolicy, Inference, InferenceState
-from turnwire.v1.turn_pb2 import Turn, TurnState, TurnView
+from turnwire.v1.inference_pb2 import ConflictPolicy, InferenceState, WaitUntil
+from turnwire.v1.turn_pb2 import TurnState, TurnView
 from turnwire_client._errors import ERRORS
-from turnwire_client._fake import TERMINAL, FakeSession, FakeStore, Refused, finish, subset
+from turnwire_client._fake import FakeStore, subset
+from turnwire_client._fake_log import open_log, read_log, stream
 from turnwire_client._fake_profiles import FakeProfiles
-from turnwire_client._fake_snapshot import snapshot_parts
+from turnwire_client._fake_session import TERMINAL, WAITS_FOR_CLIENT, FakeSession, Refused, finish, viewed
 from turnwire_client._requests import to_duration
 from turnwire_client._status import DETAILS_KEY, DOMAIN
 
@@ -64,6 +64,8 @@ class FakeRpcs:
             "Cancel": self._unary(pb.CancelRequest, self._cancel),
             "GetInference": self._unary(pb.GetInferenceRequest, self._get_inference),
             "ListInferences": self._unary(pb.ListInferencesRequest, self._list_inferences),
+            "ListEvents": self._unary(pb.ListEventsRequest, self._list_events),
+            "SubmitToolResults": self._unary(pb.SubmitToolResultsRequest, self._submit_tool_results),
             "SubscribeEvents": grpc.unary_stream_rpc_method_handler(
                 self._subscribe,
                 request_deserializer=pb.SubscribeEventsRequest.FromString,
@@ -133,18 +135,17 @@ class FakeRpcs:
             return pb.StartInferenceResponse(inference=self._store.inference(known)[1], created=False)
         if request.conflict_policy > ConflictPolicy.CONFLICT_POLICY_REJECT:
             raise Refused("FEATURE_NOT_IMPLEMENTED", feature="conflict_policy")
-        if request.overrides.output_schema:
-            raise Refused("FEATURE_NOT_IMPLEMENTED", feature="output_schema")
         _, inference = self._store.start(request)
         self._store.remember("StartInference", request.idempotency_key, body, inference.inference_id)
         return pb.StartInferenceResponse(inference=inference, created=True)
 
     async def _wait(self, request: pb.WaitRequest) -> pb.WaitResponse:
         session, inference = self._store.inference(request.inference_id)
+        enough = TERMINAL if request.until == WaitUntil.WAIT_UNTIL_END else TERMINAL | WAITS_FOR_CLIENT
         hold = request.timeout.ToTimedelta().total_seconds() if request.HasField("timeout") else HOLD_SECONDS
         try:
             async with asyncio.timeout(min(hold, HOLD_SECONDS_MAX) if self.holds_waits else 0):
-                while inference.state not in TERMINAL and not session.deleted:
+                while inference.state not in enough and not session.deleted:
                     await session.wait_change()
         except TimeoutError:
             pass
@@ -152,7 +153,7 @@ class FakeRpcs:
         response = pb.WaitResponse(inference=inference)
         turn = session.turns[inference.turn_index]
         if request.turn_view and turn.state == TurnState.TURN_STATE_CLOSED:
-            response.turn.CopyFrom(_viewed(turn, request.turn_view))
+            response.turn.CopyFrom(viewed(turn, request.turn_view))
         return response
 
     async def _cancel(self, request: pb.CancelRequest) -> pb.CancelResponse:
@@ -168,6 +169,18 @@ class FakeRpcs:
             inference.cancel_reason = request.reason
             finish(session, inference, InferenceState.INFERENCE_STATE_CANCELLED, reason=request.reason)
         return pb.CancelResponse(inference=inference)
+
+    async def _submit_tool_results(self, request: pb.SubmitToolResultsRequest) -> pb.SubmitToolResultsResponse:
+        content = pb.SubmitToolResultsRequest()
+        content.CopyFrom(request)
+        content.ClearField("idempotency_key")
+        body = content.SerializeToString(deterministic=True)
+        _, inference = self._store.inference(request.inference_id)
+        if self._store.remembered("SubmitToolResults", request.idempotency_key, body) is None:
+            self._store.submit(request.inference_id, request.outcomes)
+            self._store.remember("SubmitToolResults", request.idempotency_key, body, request.inference_id)
+        pending = self._store.pending(request.inference_id)
+        return pb.SubmitToolResultsResponse(inference=inference, pending_tool_calls=pending)
 
     async def _get_inference(self, request: pb.GetInferenceRequest) -> pb.GetInferenceResponse:
         return pb.GetInferenceResponse(inference=self._store.inference(request.inference_id)[1])
@@ -239,15 +252,18 @@ class FakeRpcs:
         if not 0 <= index < len(session.turns):
             raise Refused("TURN_NOT_FOUND", session_id=session.proto.session_id, index=index)
         view = request.view or TurnView.TURN_VIEW_FULL
-        return spb.GetTurnResponse(turn=_viewed(session.turns[index], view))
+        return spb.GetTurnResponse(turn=viewed(session.turns[index], view))
 
     async def _list_turns(self, request: spb.ListTurnsRequest) -> spb.ListTurnsResponse:
         session = self._store.session(request.session_id)
         turns = list(reversed(session.turns)) if request.newest_first else session.turns
         view = request.view or TurnView.TURN_VIEW_BASIC
-        return spb.ListTurnsResponse(turns=[_viewed(turn, view) for turn in turns])
+        return spb.ListTurnsResponse(turns=[viewed(turn, view) for turn in turns])
 
     # --- events -------------------------------------------------------------------------------------
+
+    async def _list_events(self, request: pb.ListEventsRequest) -> pb.ListEventsResponse:
+        return read_log(self._store, request)
 
     async def _subscribe(
         self, request: pb.SubscribeEventsRequest, context: Context
@@ -257,12 +273,12 @@ class FakeRpcs:
         if fault is not None and isinstance(fault.what, Refused):
             await _refuse(context, fault.what, fault.retry_delay)
         try:
-            session, position = self._open(request)
+            session, position = open_log(self._store, request)
         except Refused as refused:
             await _refuse(context, refused)
             raise
         room, cut = self.cuts.popleft() if self.cuts else (-1, None)
-        async for response in _stream(session, request, position):
+        async for response in stream(session, request, position):
             if cut is not None and (response.events or response.snapshot.events):
                 if not room:
                     break
@@ -280,65 +296,6 @@ class FakeRpcs:
             )
         elif cut == "silence":
             await asyncio.Event().wait()
-
-    def _open(self, request: pb.SubscribeEventsRequest) -> tuple[FakeSession, int]:
-        session = self._store.session(request.session_id)
-        session_id, head = session.proto.session_id, len(session.events)
-        if request.inference_id and request.inference_id not in session.inferences:
-            raise Refused("INFERENCE_NOT_FOUND", inference_id=request.inference_id)
-        if request.log and request.log != session.proto.log:
-            raise Refused("LOG_REPLACED", session_id=session_id, log=session.proto.log)
-        start = request.WhichOneof("start")
-        after = {"after_sequence": request.after_sequence, "from_beginning": 0}.get(str(start), head)
-        if after > head:
-            raise Refused("CURSOR_AHEAD", session_id=session_id, after_sequence=after, head_sequence=head)
-        return session, after
-
-
-async def _stream(
-    session: FakeSession, request: pb.SubscribeEventsRequest, position: int
-) -> AsyncIterator[pb.SubscribeEventsResponse]:
-    """One response per event, the hardest case for a client."""
-    head = len(session.events)
-    opened = pb.SubscriptionOpened(log=session.proto.log, earliest_sequence=1, head_sequence=head)
-    yield pb.SubscribeEventsResponse(after_sequence=position, through_sequence=position, opened=opened)
-    wanted = request.inference_id
-    if request.HasField("snapshot"):
-        for part in snapshot_parts(event for event in session.events[:head] if wanted in {"", event.inference_id}):
-            yield pb.SubscribeEventsResponse(after_sequence=head, through_sequence=head, snapshot=part)
-    ends = pb.SubscriptionEndReason
-    reason = ends.SUBSCRIPTION_END_REASON_UNSPECIFIED
-    while not reason:
-        while position < len(session.events):
-            event: Event = session.events[position]
-            shown = [event] if wanted in {"", event.inference_id} else []
-            yield pb.SubscribeEventsResponse(events=shown, after_sequence=position, through_sequence=position + 1)
-            position += 1
-        inference: Inference | None = session.inferences.get(wanted)
-        if session.deleted:
-            reason = ends.SUBSCRIPTION_END_REASON_SESSION_DELETED
-        elif request.until == pb.SubscribeUntil.SUBSCRIBE_UNTIL_CAUGHT_UP:
-            reason = ends.SUBSCRIPTION_END_REASON_CAUGHT_UP
-        elif (
-            request.until == pb.SubscribeUntil.SUBSCRIBE_UNTIL_INFERENCE_END
-            and inference is not None
-            and inference.state in TERMINAL
-        ):
-            reason = ends.SUBSCRIPTION_END_REASON_INFERENCE_FINISHED
-        elif position == len(session.events):
-            await session.wait_change()
-    end = pb.SubscriptionEnd(reason=reason)
-    yield pb.SubscribeEventsResponse(after_sequence=position, through_sequence=position, end=end)
-
-
-def _viewed(turn: Turn, view: TurnView.ValueType) -> Turn:
-    seen = Turn()
-    seen.CopyFrom(turn)
-    if view == TurnView.TURN_VIEW_BASIC:
-        seen.ClearField("blocks")
-    elif view == TurnView.TURN_VIEW_DELTA:
-        del seen.blocks[: turn.inherited_block_count]
-    return seen
 
 
 def _check_revision(session: FakeSession, request: spb.UpdateSessionRequest | spb.DeleteSessionRequest) -> None:

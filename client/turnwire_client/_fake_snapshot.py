@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_service_pb2 import SnapshotPart
 
-_DELTAS = frozenset({"llm_delta", "llm_thinking_delta"})
-_FINALS = frozenset({"llm_final", "llm_thinking_final"})
+_DELTAS = frozenset({"llm_delta", "llm_thinking_delta", "tool_delta"})
+_FINALS = frozenset({"llm_final", "llm_thinking_final", "tool_call"})
 
 
 def snapshot_parts(events: Iterable[Event]) -> Iterator[SnapshotPart]:
-    """The parts of a snapshot of these events, of which FakeServer writes no others than text and reasoning."""
+    """The parts of a snapshot of these events, of text, reasoning and tool calls: FakeServer writes no others."""
     stories: dict[str, dict[int | str, Event]] = {}
     for event in events:
         story = stories.setdefault(event.inference_id, {})

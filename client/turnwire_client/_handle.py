@@ -1,28 +1,30 @@
-"""One inference in the caller's hand: its events, its result, its cancel."""
+"""One inference in the caller's hand: its events, its result, its tool calls, its cancel."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, Self, TypeAlias
+from typing import Self
 
 from turnwire.v1.inference_pb2 import Inference, InferenceState, Usage, WaitUntil
-from turnwire.v1.inference_service_pb2 import CancelRequest, GetInferenceRequest, WaitRequest, WaitResponse
+from turnwire.v1.inference_service_pb2 import (
+    CancelRequest,
+    GetInferenceRequest,
+    SubmitToolResultsRequest,
+    SubmitToolResultsResponse,
+    WaitRequest,
+    WaitResponse,
+)
 from turnwire.v1.session_service_pb2 import GetTurnRequest
-from turnwire.v1.turn_pb2 import Turn, TurnView
+from turnwire.v1.tool_pb2 import ToolError, ToolOutcome
+from turnwire.v1.turn_pb2 import Block, Turn
 from turnwire_client._backoff import Patience
 from turnwire_client._errors import InferenceCancelledError, RequestError
-from turnwire_client._requests import to_duration
+from turnwire_client._pages import VIEWS, View, complete_turn, produced_blocks
+from turnwire_client._requests import mint_key, to_duration
 from turnwire_client._status import from_error, is_transient
+from turnwire_client._tools import Approve, Required, ToolFunction, ToolLoop, read_required, to_outcomes
 from turnwire_client._transport import Transport
 from turnwire_client._watch import EventStream, IfCompacted, Start
-
-# How much of the turn a result has: no blocks, what this inference was given and made, or all blocks of its ancestry.
-View: TypeAlias = Literal["basic", "delta", "full"]
-
-VIEWS: dict[View, TurnView.ValueType] = {
-    "basic": TurnView.TURN_VIEW_BASIC,
-    "delta": TurnView.TURN_VIEW_DELTA,
-    "full": TurnView.TURN_VIEW_FULL,
-}
 
 # What one Wait holds, and what it may take beside that.
 HOLD_SECONDS = 20.0
@@ -40,13 +42,20 @@ TERMINAL = frozenset(
 )
 WAITS_FOR_CLIENT = frozenset({InferenceState.INFERENCE_STATE_WAITING_FOR_TOOLS, InferenceState.INFERENCE_STATE_PAUSED})
 
+# Marks a block that tells the model what is wrong with its output: the answer begins anew after it.
+REPAIR_KEY = "turnwire.output_repair@v1"
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What an inference came to. `turn` is None while there is none, or when the inference ended before it ran."""
+    """What an inference came to. `turn` is None while there is none, or when the inference ended before it ran.
+
+    `required` is what it waits for when it is WAITING_FOR_TOOLS; nothing if somebody has answered meanwhile.
+    """
 
     inference: Inference
     turn: Turn | None
+    required: Required = Required()
 
     @property
     def state(self) -> InferenceState.ValueType:
@@ -60,16 +69,16 @@ class Result:
 
     @property
     def text(self) -> str:
-        """The answer: the text that the inference produced, after its last tool's answer, joined. May be partial."""
-        if self.turn is None:
-            return ""
-        produced = self.turn.block_count - self.turn.given_block_count
+        """The answer: the text that the inference produced, joined. May be partial.
+
+        What came before the last tool's answer, or was sent back because it missed the output schema, is left out.
+        """
         pieces: list[str] = []
-        for block in self.turn.blocks[-produced:] if produced else ():
-            if block.HasField("tool_use"):
-                pieces.clear()
-            elif block.HasField("llm_text"):
+        for block in produced_blocks(self.turn) if self.turn is not None else ():
+            if block.HasField("llm_text"):
                 pieces.append(block.llm_text.text)
+            elif block.HasField("tool_use") or _is_repair(block):
+                pieces.clear()
         return "".join(pieces)
 
     def raise_for_state(self) -> Self:
@@ -151,7 +160,8 @@ class InferenceHandle:
     ) -> Result:
         """Waits for the end and returns the result, with the whole turn in the view.
 
-        Returns also when the client has to act (WAITING_FOR_TOOLS, PAUSED), unless `until_end`. Goes on through
+        Returns also when the client has to act, unless `until_end`: WAITING_FOR_TOOLS, when `Result.required` says for
+        what, or PAUSED by step mode, which Client.release_pause ends. Goes on through
         restarts of the server for as long as `Policy.resume` allows, once the server has answered at all.
 
         Raises what `Result.raise_for_state` does, unless `raise_on_failure` is False; TimeoutError after `timeout`
@@ -160,8 +170,72 @@ class InferenceHandle:
         if timeout is not None:
             to_duration(timeout)
         response = await self._wait(timeout, view, until_end=until_end)
-        result = Result(response.inference, await self._whole_turn(response, view))
+        required = await read_required(self._transport, response.inference)
+        result = Result(response.inference, await self._whole_turn(response, view), required)
         return result.raise_for_state() if raise_on_failure else result
+
+    async def run_tools(
+        self,
+        functions: Mapping[str, ToolFunction],
+        *,
+        approve: Approve | None = None,
+        view: View = "delta",
+        raise_on_failure: bool = True,
+    ) -> Result:
+        """Answers the tool calls that the inference waits for, up to its end, and returns its result.
+
+        `functions` are the tools of the client by name. Each is called with the arguments by name, those of one round
+        side by side, and may be async; what it returns is sent as JSON, a ToolError as a failure. One that raises has
+        crashed: the model is told so, and the logger `turnwire_client` why. `approve` is asked about one call after the
+        other, and returns True or a ToolApproval, False or a ToolDenial.
+
+        Goes on through restarts of the server. After one of this program, call it again: what was answered stays
+        answered, and what was under way is executed again. Returns before the end when what is left is not for it: a
+        tool that is not among `functions`, an approval without `approve`, a pause.
+
+        Raises what `result` does.
+        """
+        loop = ToolLoop(self, functions, approve)
+        while True:  # as often as the inference waits, which its iterations_max bounds
+            result = await self.result(view=view, raise_on_failure=raise_on_failure)
+            if result.state != InferenceState.INFERENCE_STATE_WAITING_FOR_TOOLS:
+                return result
+            if result.required and not await loop.answer(result):
+                return result
+
+    async def required(self) -> Required:
+        """What the inference waits for now: the pending tool calls. False, as a truth value, if there are none.
+
+        Raises RequestError.
+        """
+        return await read_required(self._transport, await self.get())
+
+    async def submit_tool_results(
+        self,
+        outcomes: Iterable[ToolOutcome] = (),
+        *,
+        results: Mapping[str, object] | None = None,
+        errors: Mapping[str, str | ToolError] | None = None,
+        approvals: Iterable[str] | Mapping[str, object] = (),
+        denials: Iterable[str] | Mapping[str, str] = (),
+        idempotency_key: str | None = None,
+    ) -> SubmitToolResultsResponse:
+        """Answers tool calls, by their ids; some may stay open. Returns the inference, and which calls are pending.
+
+        `results` are sent as JSON, `errors` are for the model as well. `approvals` are ids, or a mapping from ids to
+        the arguments to use, None for the model's. `denials` are ids, or a mapping from ids to reasons. `outcomes` are
+        answers as the contract has them. All are taken, or none is. Sent again with the same key when no answer comes.
+
+        Raises ToolCallNotPendingError, InferenceNotWaitingError and other RequestErrors; ValueError and TypeError for
+        what is not JSON.
+        """
+        answers = [*outcomes, *to_outcomes(results, errors, approvals, denials)]
+        request = SubmitToolResultsRequest(
+            inference_id=self.inference_id, outcomes=answers, idempotency_key=idempotency_key or mint_key()
+        )
+        response = await self._transport.call_repeatable(self._transport.inferences.SubmitToolResults, request)
+        self._heard(response.inference)
+        return response
 
     async def cancel(self, reason: str = "") -> Inference:
         """Requests that the inference stops, and returns it as it is then; it may still be RUNNING.
@@ -224,10 +298,5 @@ class InferenceHandle:
         return inference
 
 
-async def complete_turn(transport: Transport, request: GetTurnRequest, turn: Turn) -> Turn:
-    """Adds to a turn the blocks of the pages that follow the request's page token."""
-    while request.page_token:
-        response = await transport.call(transport.sessions.GetTurn, request)
-        turn.blocks.extend(response.turn.blocks)
-        request.page_token = response.next_page_token
-    return turn
+def _is_repair(block: Block) -> bool:
+    return block.HasField("user") and REPAIR_KEY in block.metadata

@@ -1,6 +1,7 @@
 """Requests of the contract, built from what a caller has at hand. A number that does not fit is refused here."""
 
 import json
+import uuid
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final, Literal, TypeAlias
@@ -17,6 +18,9 @@ from turnwire.v1.turn_pb2 import Block, UserBlock
 UINT32_MAX: Final = 2**32 - 1
 UINT64_MAX: Final = 2**64 - 1
 DURATION_SECONDS_MAX: Final = 315_576_000_000
+
+# A time: seconds, or a timedelta.
+Seconds: TypeAlias = float | timedelta
 
 # What happens when the session is busy; see ConflictPolicy.
 Conflict: TypeAlias = Literal["reject", "enqueue", "interrupt", "rollback"]
@@ -36,11 +40,12 @@ def start_request(
     profile: str,
     config: InferenceConfig | None,
     tools: Iterable[Tool],
-    output_schema: str,
+    output_schema: str | Mapping[str, object],
     engine_options: str | Mapping[str, object],
+    record_snapshots: bool,
     conflict_policy: Conflict,
     parent: int | None,
-    timeout: float | timedelta | None,
+    timeout: Seconds | None,
     attempts_max: int | None,
     metadata: Mapping[str, str] | None,
     data: Mapping[str, str] | None,
@@ -65,11 +70,21 @@ def start_request(
         request.session_id = session
     else:
         request.new_session.CopyFrom(session or NewSession())
-    options = engine_options if isinstance(engine_options, str) else json.dumps(dict(engine_options))
-    overrides = Overrides(config=config, tools=tools, output_schema=output_schema, engine_options=options)
+    overrides = Overrides(
+        config=config,
+        tools=tools,
+        output_schema=to_json_text(output_schema),
+        engine_options=to_json_text(engine_options),
+        record_snapshots=record_snapshots,
+    )
     if overrides.ByteSize():
         request.overrides.CopyFrom(overrides)
     return request
+
+
+def to_json_text(value: str | Mapping[str, object]) -> str:
+    """JSON text as it is, and an object as JSON text."""
+    return value if isinstance(value, str) else json.dumps(dict(value))
 
 
 def to_blocks(input: str | Iterable[Block]) -> Iterable[Block]:  # noqa: A002 - the contract's name
@@ -79,7 +94,7 @@ def to_blocks(input: str | Iterable[Block]) -> Iterable[Block]:  # noqa: A002 - 
     return input
 
 
-def to_duration(value: float | timedelta) -> Duration:
+def to_duration(value: Seconds) -> Duration:
     """Seconds, or a timedelta, as the contract's Duration.
 
     Raises ValueError unless it is finite, not negative and at most what a Duration holds.
@@ -97,3 +112,8 @@ def in_range(name: str, value: int, maximum: int) -> int:
     if not 0 <= value <= maximum:
         raise ValueError(f"{name} has to be from 0 to {maximum}, not {value}")
     return value
+
+
+def mint_key() -> str:
+    """A new idempotency key."""
+    return str(uuid.uuid4())

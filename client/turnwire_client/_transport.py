@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from turnwire.v1.debug_service_pb2_grpc import DebugServiceStub
 from turnwire.v1.engine_service_pb2_grpc import EngineServiceStub
 from turnwire.v1.inference_service_pb2_grpc import InferenceServiceStub
 from turnwire.v1.session_service_pb2_grpc import SessionServiceStub
@@ -16,6 +17,7 @@ from turnwire_client._errors import RequestError
 from turnwire_client._status import from_rpc_error, is_transient
 
 if TYPE_CHECKING:  # the generator writes these names into the .pyi only
+    from turnwire.v1.debug_service_pb2_grpc import DebugServiceAsyncStub
     from turnwire.v1.engine_service_pb2_grpc import EngineServiceAsyncStub
     from turnwire.v1.inference_service_pb2_grpc import InferenceServiceAsyncStub
     from turnwire.v1.session_service_pb2_grpc import SessionServiceAsyncStub
@@ -72,6 +74,7 @@ class Transport:
         self.inferences: InferenceServiceAsyncStub = InferenceServiceStub(channel)
         self.sessions: SessionServiceAsyncStub = SessionServiceStub(channel)
         self.engines: EngineServiceAsyncStub = EngineServiceStub(channel)
+        self.debug: DebugServiceAsyncStub = DebugServiceStub(channel)
 
     async def call(
         self, rpc: Callable[..., Awaitable[A]], request: Message, *, timeout_seconds: float | None = None

@@ -7,15 +7,16 @@
         assert fake.requests_of(StartInferenceRequest)[0].input[0].user.text == "Why is the sky blue?"
 
 It is a real gRPC server on a free port of 127.0.0.1 and keeps the contract, in memory: sessions, turns, the event log
-with its seven promises (but not Durable), idempotency keys, SESSION_BUSY, Wait, Cancel, profiles. Every page has
-everything. What it lacks is answered with FEATURE_NOT_IMPLEMENTED: conflict policies other than REJECT, tools, output
-schemas. It takes `cancel_after_disconnect` and cancels nothing.
+with its seven promises (but not Durable), idempotency keys, SESSION_BUSY, Wait, Cancel, tool calls, profiles. Every
+page has everything. Tools are not executed and output schemas not looked at: what comes is as told. What it lacks is
+refused: conflict policies other than REJECT, step mode. It takes `cancel_after_disconnect` and cancels
+nothing.
 
 And it fails on demand: `fail` and `hang` are about inferences, `refuse` and `lose_reply` about rpcs, `cut_streams`
 about streams of events, `restart` about the whole server.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Self, TypeVar
 
 import grpc
@@ -25,9 +26,12 @@ from turnwire.v1.engine_pb2 import Profile
 from turnwire.v1.error_reason_pb2 import Error, ErrorReason
 from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_pb2 import Usage
+from turnwire.v1.tool_pb2 import ToolCall
 from turnwire_client._errors import ERRORS, InferenceFailedError
-from turnwire_client._fake import FakeStore, Refused, Script
+from turnwire_client._fake import FakeStore, Script
 from turnwire_client._fake_rpcs import Cut, FakeRpcs, Fault
+from turnwire_client._fake_session import Refused
+from turnwire_client._fake_tools import Round
 from turnwire_client._status import REASON_PREFIX
 
 __all__ = ["Cut", "FakeServer"]
@@ -65,7 +69,7 @@ class FakeServer:
 
     def reply(self, text: str, *, thinking: str = "", usage: Usage | None = None) -> None:
         """The next inference that nothing was said about produces this. By default it says its input back."""
-        self._store.scripts.append(Script(text, thinking, usage or Usage()))
+        self._store.add_script(Script(text, thinking, usage or Usage()))
 
     def fail(
         self, reason: str = "ENGINE_UNAVAILABLE", *, text: str = "", message: str = "as told", **metadata: str
@@ -77,11 +81,26 @@ class FakeServer:
         known = {key: metadata.get(key, "") for key in kind.metadata_keys}
         number = ErrorReason.Value(REASON_PREFIX + reason)
         error = Error(reason=number, code=kind.code.value[0], message=message, metadata=known)
-        self._store.scripts.append(Script(text, error=error))
+        self._store.add_script(Script(text, error=error))
 
     def hang(self, text: str = "") -> None:
         """The next inference produces this text and then nothing; it stays RUNNING until it is cancelled."""
-        self._store.scripts.append(Script(text, hang=True))
+        self._store.add_script(Script(text, hang=True))
+
+    def call_tools(
+        self,
+        *calls: ToolCall,
+        approvals: Iterable[ToolCall] = (),
+        results: Mapping[str, str] | None = None,
+        text: str = "",
+    ) -> None:
+        """The next inference says this text, asks for these tools and waits, before it does what is said next.
+
+        `calls` are for the client; if the request's tool needs approval, that is waited for first. `approvals` are for
+        tools of the server that need it; `results` are what comes of them, JSON texts by the id of the call. Said
+        several times, it makes several rounds. Then `reply`, `fail` or `hang` says how the inference ends.
+        """
+        self._store.rounds.append(Round(calls, tuple(approvals), dict(results or {}), text))
 
     def hold_waits(self, *, hold: bool) -> None:
         """Whether Wait holds, as a server does that is not too busy; otherwise it returns the present state at once."""

@@ -3,49 +3,17 @@
 import asyncio
 import json
 import os
-import pty
 import re
 import shlex
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from support.command_line import UUID, Terminal, as_json, turnwire
 from support.server import server_on
 from turnwire_client import Client
-
-CLI = [sys.executable, "-m", "turnwire_client.cli"]
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
-SECONDS_MAX = 60
-
-
-def turnwire(
-    *arguments: str, target: str = "", stdin: str = "", cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "TURNWIRE_TARGET": target} if target else dict(os.environ)
-    return subprocess.run(
-        [*CLI, *arguments],
-        env=environment,
-        input=stdin,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-        check=False,
-    )
-
-
-def as_json(*arguments: str, target: str) -> dict[str, Any]:
-    """The one object that a command wrote; nothing else was."""
-    done = turnwire(*arguments, "--json", target=target)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == 1
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def test_start_wait_and_look(server_address: str) -> None:
@@ -166,48 +134,6 @@ def test_cancel_and_the_exit_codes_of_ends(hanging_server: str) -> None:
     assert "DEADLINE_EXCEEDED" in failed.stderr
 
 
-class Terminal:
-    """A process on a terminal, read as far as some text."""
-
-    def __init__(self, *arguments: str, target: str, columns: int = 200) -> None:
-        self._end, child = pty.openpty()
-        environment = {**os.environ, "TURNWIRE_TARGET": target, "TERM": "dumb", "COLUMNS": str(columns)}
-        self.process = subprocess.Popen([*CLI, *arguments], stdin=child, stdout=child, stderr=child, env=environment)
-        os.close(child)
-        self._written = ""
-
-    def read_until(self, text: str) -> str:
-        """What was written up to this text, which the test's timeout bounds."""
-        while text not in self._written:
-            try:
-                self._written += os.read(self._end, 4096).decode(errors="replace")
-            except OSError:  # the process has ended
-                break
-        before, found, self._written = self._written.partition(text)
-        assert found, before
-        return before + found
-
-    def read_all(self) -> str:
-        """What was written up to the end of the process."""
-        while True:
-            try:
-                read = os.read(self._end, 4096).decode(errors="replace")
-            except OSError:
-                return self._written
-            self._written += read
-
-    def type(self, text: str) -> None:
-        os.write(self._end, text.encode())
-
-    def interrupt(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-
-    def wait(self) -> int:
-        code = self.process.wait(SECONDS_MAX)
-        os.close(self._end)
-        return code
-
-
 def test_ctrl_c_stops_the_answer_and_keeps_the_session(hanging_server: str) -> None:
     terminal = Terminal("chat", target=hanging_server)
     assert "at the prompt Ctrl-C or Ctrl-D leaves" in terminal.read_until("> ")
@@ -229,7 +155,7 @@ def test_ctrl_c_at_the_prompt_leaves_and_nothing_was_made(hanging_server: str) -
     before = len(as_json("sessions", "list", target=hanging_server)["sessions"])
     terminal = Terminal("chat", target=hanging_server)
     assert "a new session" in terminal.read_until("> ")
-    terminal.interrupt()
+    terminal.interrupt_prompt()
     assert "Go on with" not in terminal.read_all()
     assert terminal.wait() == 0
     assert len(as_json("sessions", "list", target=hanging_server)["sessions"]) == before
@@ -303,7 +229,7 @@ def test_what_is_wrong_is_told_with_what_to_do() -> None:
 
 
 def test_every_command_has_help_and_json() -> None:
-    commands = [["start"], ["chat"], ["watch"], ["wait"], ["cancel"], ["demo"]]
+    commands = [["start"], ["chat"], ["watch"], ["wait"], ["cancel"], ["answer"], ["engines"], ["demo"]]
     commands += [
         ["sessions", "list"],
         ["sessions", "show"],
@@ -311,6 +237,13 @@ def test_every_command_has_help_and_json() -> None:
         ["sessions", "delete"],
         ["turns", "list"],
         ["turns", "show"],
+        ["turns", "snapshots"],
+        ["steps", "on"],
+        ["steps", "off"],
+        ["steps", "list"],
+        ["steps", "release"],
+        ["profiles", "list"],
+        ["profiles", "show"],
     ]
     for command in commands:
         done = turnwire(*command, "--help")

@@ -16,9 +16,17 @@ codes, with `--json` and without:
     4    the inference FAILED
     5    the inference was CANCELLED
     6    the inference has not ended within --timeout
+    7    the inference waits: for answers to tool calls, or for the release of a pause
     130  interrupted
 
+With 7 and `--json`, the last object on stdout is
+
+    {"inference": {...}, "required": {"calls": [...], "approvals": [...]}}
+
+or has a "pause" instead of "required"; `answer` and `steps release` are what it waits for.
+
     _app         the commands and their options
+    _groups      those in groups: sessions, turns, steps, profiles
     _options     what an option may be
     _run         connects and runs a command
     _failure     words, JSON and exit codes for what goes wrong
@@ -26,7 +34,10 @@ codes, with `--json` and without:
     _sessions    what sessions and turns do
     _profiles    what profiles and engines do
     _inferences  what start, wait, cancel and watch do
+    _answers     what answer, steps and turns snapshots do
+    _waiting     what an inference waits for, told
     _chat        the conversation
+    _person      somebody at the terminal, asked
     _serve       starting a server
     _demo        the demonstration
 """

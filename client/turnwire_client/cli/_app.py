@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from turnwire_client.cli import _options
+from turnwire_client.cli._groups import profiles_app, sessions_app, steps_app, turns_app
 from turnwire_client.cli._options import (
-    INDEX_MAX,
     SEQUENCE_MAX,
+    TARGET,
     InferenceId,
     Json,
     Model,
@@ -24,20 +25,18 @@ from turnwire_client.cli._options import (
 app = typer.Typer(
     name="turnwire",
     help="Sessions, inferences and their events, from the command line.",
-    epilog="Exit codes: 0 done, 1 refused, 2 wrong usage, 3 server not reached, 4 FAILED, 5 CANCELLED, 6 timeout.",
+    epilog="Exit codes: 0 done, 1 refused, 2 wrong usage, 3 server not reached, 4 FAILED, 5 CANCELLED, 6 timeout, 7 it"
+    " waits for answers or for the release of a pause.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-sessions_app = typer.Typer(help="List, show, fork and delete sessions.", no_args_is_help=True)
-turns_app = typer.Typer(help="List and show the turns of a session.", no_args_is_help=True)
-profiles_app = typer.Typer(help="List and show the profiles of a server.", no_args_is_help=True)
 app.add_typer(sessions_app, name="sessions")
 app.add_typer(turns_app, name="turns")
+app.add_typer(steps_app, name="steps")
 app.add_typer(profiles_app, name="profiles")
 
-TARGET = "127.0.0.1:7450"
 PASS_THROUGH: dict[Any, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -61,6 +60,15 @@ def start(
     system: System = "",
     profile: Profile = None,
     model: Model = None,
+    tools: Annotated[
+        Path | None, typer.Option(help="A JSON file: a list of tools that you execute yourself; see `answer`.")
+    ] = None,
+    output_schema: Annotated[
+        Path | None, typer.Option(help="A JSON file: the JSON Schema that the answer has to satisfy.")
+    ] = None,
+    record_snapshots: Annotated[
+        bool, typer.Option("--record-snapshots", help="Record the turn between phases; see `turns snapshots`.")
+    ] = False,
     key: Annotated[
         str | None,
         typer.Option("--key", help="Idempotency key: with it, a repeat starts nothing new.", callback=_options.given),
@@ -71,11 +79,13 @@ def start(
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that the inference may take.", callback=_options.duration)
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show it up to its end.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show it up to its end, or to where it needs you: exit code 7.")
+    ] = False,
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:
-    """Start an inference. It goes on by itself, unless the server refuses it."""
+    """Start an inference. It goes on by itself, unless the server refuses it, or it needs an answer of yours."""
     from turnwire_client.cli import _inferences, _run
 
     command = _inferences.start(
@@ -84,6 +94,9 @@ def start(
         system=system,
         profile=profile or "",
         model=model or "",
+        tools=_options.read_tools(tools),
+        output_schema=_options.read_json(output_schema),
+        record_snapshots=record_snapshots,
         key=key or "",
         conflict=conflict,
         timeout=timeout,
@@ -99,13 +112,21 @@ def chat(
     system: System = "",
     profile: Profile = None,
     model: Model = None,
+    approve: Annotated[
+        Literal["all", "none"] | None,
+        typer.Option(help="Approve, or deny, every tool call that needs approval. Default: ask; if piped, end with 7."),
+    ] = None,
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:
-    """Talk: Ctrl-C stops an answer and keeps the session, a second one leaves. Reads stdin when it is piped."""
+    """Talk: Ctrl-C stops an answer and keeps the session, a second one leaves. Reads stdin when it is piped.
+
+    Asks about tool calls that need approval or are yours to execute, and about pauses.
+    """
     from turnwire_client.cli._chat import chat as talk
 
-    talk(target, session or "", system=system, profile=profile or "", model=model or "", as_json=as_json)
+    names = {"system": system, "profile": profile or "", "model": model or ""}
+    talk(target, session or "", **names, approve=approve, as_json=as_json)
 
 
 @app.command()
@@ -152,7 +173,7 @@ def wait(
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:
-    """Wait for the end of an inference and show its answer."""
+    """Wait for the end of an inference and show its answer; or what it waits for, and end with 7."""
     from turnwire_client.cli import _inferences, _run
 
     _run.run(target, _inferences.wait(inference, timeout, as_json=as_json), as_json=as_json)
@@ -179,98 +200,35 @@ def cancel(
     _run.run(target, _inferences.cancel(inference or "", session or "", reason, as_json=as_json), as_json=as_json)
 
 
-@sessions_app.command("list")
-def list_sessions(
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
-    target: Target = TARGET,
-    as_json: Json = False,
-) -> None:
-    """List sessions, the newest first."""
-    from turnwire_client.cli import _run, _sessions
-
-    _run.run(target, _sessions.list_sessions(limit, as_json=as_json), as_json=as_json)
-
-
-@sessions_app.command("show")
-def show_session(session: SessionId, target: Target = TARGET, as_json: Json = False) -> None:
-    """Show one session."""
-    from turnwire_client.cli import _run, _sessions
-
-    _run.run(target, _sessions.show_session(session, as_json=as_json), as_json=as_json)
-
-
-@sessions_app.command("fork")
-def fork_session(
-    session: SessionId,
-    at: Annotated[
-        int | None,
-        typer.Option("--at", min=0, max=INDEX_MAX, help="The last turn to share. Default: the newest that is closed."),
+@app.command()
+def answer(
+    inference: InferenceId,
+    approve: Annotated[
+        list[str] | None, typer.Option(metavar="CALL[=ARGS]", help="Approve, perhaps with other arguments, as JSON.")
     ] = None,
-    name: Annotated[str, typer.Option(help="A name for the new session.")] = "",
-    target: Target = TARGET,
-    as_json: Json = False,
-) -> None:
-    """Make a new session that goes on from a turn of another one."""
-    from turnwire_client.cli import _run, _sessions
-
-    _run.run(target, _sessions.fork_session(session, at, name, as_json=as_json), as_json=as_json)
-
-
-@sessions_app.command("delete")
-def delete_session(
-    session: SessionId,
-    force: Annotated[bool, typer.Option("--force", help="Also while an inference has not ended.")] = False,
-    target: Target = TARGET,
-    as_json: Json = False,
-) -> None:
-    """Delete a session with its turns and its events."""
-    from turnwire_client.cli import _run, _sessions
-
-    _run.run(target, _sessions.delete_session(session, force=force, as_json=as_json), as_json=as_json)
-
-
-@turns_app.command("list")
-def list_turns(session: SessionId, target: Target = TARGET, as_json: Json = False) -> None:
-    """List the turns of a session."""
-    from turnwire_client.cli import _run, _sessions
-
-    _run.run(target, _sessions.list_turns(session, as_json=as_json), as_json=as_json)
-
-
-@turns_app.command("show")
-def show_turn(
-    session: SessionId,
-    index: Annotated[int | None, typer.Argument(min=0, max=INDEX_MAX, help="Which turn. Default: the newest.")] = None,
-    new: Annotated[bool, typer.Option("--new", help="Only what this turn has that its parent has not.")] = False,
-    target: Target = TARGET,
-    as_json: Json = False,
-) -> None:
-    """Show a turn with its blocks."""
-    from turnwire_client.cli import _run, _sessions
-
-    _run.run(target, _sessions.show_turn(session, index, "delta" if new else "full", as_json=as_json), as_json=as_json)
-
-
-@profiles_app.command("list")
-def list_profiles(target: Target = TARGET, as_json: Json = False) -> None:
-    """List the profiles, by name."""
-    from turnwire_client.cli import _profiles, _run
-
-    _run.run(target, _profiles.list_profiles(as_json=as_json), as_json=as_json)
-
-
-@profiles_app.command("show")
-def show_profile(
-    name: Annotated[
-        str | None, typer.Argument(help="Which one. Default: the server's.", callback=_options.given)
+    deny: Annotated[
+        list[str] | None, typer.Option(metavar="CALL[=REASON]", help="Deny; the model is told why.")
     ] = None,
+    result: Annotated[
+        list[str] | None, typer.Option(metavar="CALL=JSON", help="The result of a tool of yours.")
+    ] = None,
+    error: Annotated[list[str] | None, typer.Option(metavar="CALL=TEXT", help="Why a tool of yours failed.")] = None,
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:
-    """Show a profile: what is in effect, and what it was made of."""
-    from turnwire_client.cli import _profiles, _run
+    """Answer tool calls, by their ids; each option may be given several times. All are taken, or none is."""
+    from turnwire_client.cli import _answers, _run
 
-    _run.run(target, _profiles.show_profile(name or "", as_json=as_json), as_json=as_json)
+    told = [
+        _options.answers(approve or (), needed=False, is_value_json=True),
+        _options.answers(deny or (), needed=False, is_value_json=False),
+        _options.answers(result or (), needed=True, is_value_json=True),
+        _options.answers(error or (), needed=True, is_value_json=False),
+    ]
+    calls = [call for each in told for call in each]
+    if len(set(calls)) != len(calls) or not calls:
+        raise typer.BadParameter("give one answer per call, and at least one")
+    _run.run(target, _answers.answer(inference, *told, as_json=as_json), as_json=as_json)
 
 
 @app.command()

@@ -8,7 +8,7 @@ from turnwire.v1.inference_pb2 import Inference
 from turnwire_client._client import Client
 from turnwire_client.cli import _output as out
 from turnwire_client.cli import _run
-from turnwire_client.cli._inferences import follow_inference
+from turnwire_client.cli._inferences import Follower
 from turnwire_client.cli._serve import LocalServer, require_server
 
 QUESTION = "What happens to my answer if the connection breaks while you are writing it?"
@@ -68,7 +68,7 @@ async def _ask(client: Client, *, as_json: bool) -> Inference:
     handle = await client.start_inference(
         session.session_id, QUESTION, profile="scripted", engine_options={"script": SCRIPT}
     )
-    return await follow_inference(handle, as_json=as_json)
+    return await Follower(client, handle, as_json=as_json).follow()
 
 
 def _commands(store: Path, session_id: str) -> list[str]:

@@ -16,22 +16,27 @@ from turnwire_client._errors import (
     InferenceCancelledError,
     InferenceFailedError,
     InferenceNotFoundError,
+    InferenceNotWaitingError,
     LogReplacedError,
     NotFoundError,
+    PauseNotFoundError,
     ProfileNotFoundError,
     SessionBusyError,
     SessionDeletedError,
     StreamLostError,
+    ToolCallNotPendingError,
     TurnNotFoundError,
     TurnwireError,
     UnavailableError,
 )
-from turnwire_client.cli._output import plain, program, stderr
+from turnwire_client.cli import _waiting
+from turnwire_client.cli._output import plain, program, state_name, stderr
+from turnwire_client.cli._waiting import Waits
 
 # What a command may raise; UnicodeError is text that is not UTF-8.
-Failure: TypeAlias = TurnwireError | TimeoutError | UnicodeError
+Failure: TypeAlias = TurnwireError | TimeoutError | UnicodeError | Waits
 
-REFUSED, USAGE, UNREACHABLE, FAILED, CANCELLED, UNFINISHED, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+REFUSED, USAGE, UNREACHABLE, FAILED, CANCELLED, UNFINISHED, WAITS, INTERRUPTED = 1, 2, 3, 4, 5, 6, 7, 130
 
 
 def fail(target: str, error: Failure, *, as_json: bool) -> NoReturn:
@@ -44,6 +49,9 @@ def tell(target: str, error: Failure, *, as_json: bool) -> None:
     """Tells on stderr what went wrong and what to do."""
     if as_json:
         _print_error(error)
+        return
+    if isinstance(error, Waits):
+        _waiting.tell(error.wait)
         return
     message = "the text is not UTF-8" if isinstance(error, UnicodeError) else error
     stderr.print(f"[bold red]error[/] {plain(message)}")
@@ -61,6 +69,8 @@ def exit_code(error: Failure) -> int:
             return CANCELLED
         case TimeoutError():
             return UNFINISHED
+        case Waits():
+            return WAITS
         case UnavailableError() | StreamLostError():
             return UNREACHABLE
         case UnicodeError():
@@ -90,6 +100,10 @@ def _print_error(error: Failure) -> None:
             print_error("UNAVAILABLE", str(error), metadata=cursor)
         case SessionDeletedError():
             print_error("NOT_FOUND", str(error))
+        case Waits(wait=wait):
+            inference = wait.inference
+            metadata = {"inference_id": inference.inference_id, "state": state_name(inference.state)}
+            print_error("FAILED_PRECONDITION", str(error), metadata=metadata)
         case UnicodeError():
             print_error("INVALID_ARGUMENT", "the text is not UTF-8")
         case _:
@@ -146,6 +160,10 @@ def _advice_on_request(error: CataloguedError) -> str:
             )
         case IdempotencyKeyReusedError():
             return "Use another --key for another request."
+        case InferenceNotWaitingError() | ToolCallNotPendingError():
+            return f"See what it waits for with `{program()} wait {error.metadata.get('inference_id', '')}`."
+        case PauseNotFoundError():
+            return f"See which there are with `{program()} steps list`. A pause ends by itself at its deadline."
         case NotFoundError():
             return f"See what there is with `{program()} sessions list`."
         case _:

@@ -1,20 +1,24 @@
 """What start, wait, cancel and watch do."""
 
 import asyncio
+from collections.abc import Sequence
 
 import typer
 
+from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_pb2 import Inference, InferenceConfig
 from turnwire.v1.session_pb2 import NewSession
+from turnwire.v1.tool_pb2 import Tool
 from turnwire.v1.turn_pb2 import Block, SystemBlock, UserBlock
 from turnwire_client._client import Client
 from turnwire_client._errors import TurnwireError
-from turnwire_client._handle import InferenceHandle
+from turnwire_client._handle import TERMINAL, InferenceHandle, Result
 from turnwire_client._requests import Conflict
-from turnwire_client._watch import EventStream, Start, Until
-from turnwire_client.cli import _failure, _run
+from turnwire_client._watch import Cursor, EventStream, Start, Until
+from turnwire_client.cli import _failure, _run, _waiting
 from turnwire_client.cli import _output as out
 from turnwire_client.cli._sessions import Command
+from turnwire_client.cli._waiting import Wait, Waits
 
 
 def start(
@@ -24,6 +28,9 @@ def start(
     system: str,
     profile: str,
     model: str,
+    tools: Sequence[Tool],
+    output_schema: str,
+    record_snapshots: bool,
     key: str,
     conflict: Conflict,
     timeout: float | None,
@@ -38,6 +45,9 @@ def start(
             blocks,
             profile=profile,
             config=InferenceConfig(model=model) if model else None,
+            tools=tools,
+            output_schema=output_schema,
+            record_snapshots=record_snapshots,
             conflict_policy=conflict,
             timeout=timeout,
             idempotency_key=key or None,
@@ -45,7 +55,7 @@ def start(
         if not as_json and follow:
             out.print_note(f"session {handle.session_id}, inference {handle.inference_id}")
         if follow:
-            await follow_inference(handle, as_json=as_json)
+            await Follower(client, handle, as_json=as_json).follow()
             if not as_json:
                 out.print_note(f"Go on with: {out.program()} chat --session {handle.session_id}")
         elif as_json and handle.inference is not None:
@@ -57,23 +67,57 @@ def start(
     return command
 
 
-async def follow_inference(handle: InferenceHandle, *, as_json: bool) -> Inference:
-    """Shows an inference up to its end. Raises what it ended with, unless it SUCCEEDED."""
-    transcript = out.Transcript()
-    try:
-        async with handle.events() as events:
-            _tell_cuts(events, as_json=as_json)
-            async for event in events:
-                if as_json:
-                    out.print_json(event)
-                else:
-                    transcript.show(event)
-    finally:
-        transcript.end()
-    result = await handle.result(view="basic", raise_on_failure=False)
-    if not as_json:
-        out.print_end(result.inference)
-    return result.raise_for_state().inference
+class Follower:
+    """Shows an inference up to its end, in one go or in several: what was shown is not shown again."""
+
+    def __init__(self, client: Client, handle: InferenceHandle, *, as_json: bool) -> None:
+        self.handle = handle
+        self._client = client
+        self._as_json = as_json
+        self._cursor: Cursor | None = None
+        self._transcript = out.Transcript()
+
+    async def follow(self) -> Inference:
+        """Shows what comes. Raises what the inference ended with, unless it SUCCEEDED; Waits where it needs answers."""
+        wait = await self._show()
+        if wait is not None:
+            if self._as_json:
+                out.print_json(_waiting.to_dict(wait))
+            raise Waits(wait)
+        result = await self.handle.result(view="basic", raise_on_failure=False)
+        if not self._as_json:
+            out.print_end(result.inference)
+        return result.raise_for_state().inference
+
+    async def _show(self) -> Wait | None:
+        seen = self._cursor
+        try:
+            async with self.handle.events(seen.after_sequence, seen.log) if seen else self.handle.events() as events:
+                _tell_cuts(events, as_json=self._as_json)
+                async for event in events:
+                    if self._as_json:
+                        out.print_json(event)
+                    else:
+                        self._transcript.show(event)
+                    if (wait := await self._wait_at(event)) is not None:
+                        self._cursor = events.cursor
+                        return wait
+        finally:
+            self._transcript.end()
+        return None
+
+    async def _wait_at(self, event: Event) -> Wait | None:
+        """What the inference waits for since this event; None when it has gone on, or waits for something newer."""
+        if event.HasField("tools_required"):
+            required = await self.handle.required()
+            inference = self.handle.inference
+            is_newest = bool(required) and required.sequence == event.sequence
+            return Wait(inference, required) if is_newest and inference is not None else None
+        if event.HasField("debugger_pause"):
+            inference = await self.handle.get()
+            pause = await _waiting.find_pause(self._client, inference)
+            return Wait(inference, pause=pause) if pause and pause.id == event.debugger_pause.pause else None
+        return None
 
 
 def wait(inference_id: str, timeout: float | None, *, as_json: bool) -> Command:
@@ -84,10 +128,14 @@ def wait(inference_id: str, timeout: float | None, *, as_json: bool) -> Command:
         if waiting:
             waiting.start()
         try:
-            result = await handle.result(timeout, raise_on_failure=False)
+            result, waits = await _wait(client, handle, timeout)
         finally:
             if waiting:
                 waiting.stop()
+        if waits is not None:
+            if as_json:
+                out.print_json(_waiting.to_dict(waits))
+            raise Waits(waits)
         if as_json:
             turn = {"turn": out.to_dict(result.turn)} if result.turn is not None else {}
             out.print_json({"inference": out.to_dict(result.inference)} | turn)
@@ -97,6 +145,14 @@ def wait(inference_id: str, timeout: float | None, *, as_json: bool) -> Command:
         result.raise_for_state()
 
     return command
+
+
+async def _wait(client: Client, handle: InferenceHandle, timeout: float | None) -> tuple[Result, Wait | None]:
+    while True:  # again only when somebody has answered between the two questions
+        result = await handle.result(timeout, raise_on_failure=False)
+        waits = await _waiting.wait_of(client, result.inference, result.required)
+        if waits is not None or result.state in TERMINAL:
+            return result, waits
 
 
 def cancel(inference_id: str, session_id: str, reason: str, *, as_json: bool) -> Command:

@@ -15,9 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from turnwire.v1 import event_pb2
-from turnwire.v1.event_pb2 import Event
+from turnwire.v1.debug_service_pb2 import PauseAction, SnapshotPhase
+from turnwire.v1.event_pb2 import Event, ToolResult
 from turnwire.v1.inference_pb2 import FinishClass, Inference, InferenceState
+from turnwire.v1.tool_pb2 import ToolCall, ToolUse
 from turnwire.v1.turn_pb2 import Block, BlockStatus, Turn, TurnState
+from turnwire_client._status import reason_name
 
 # What is piped is not cut at a width, and a terminal's last column at this one at least.
 PIPED_WIDTH = 100_000
@@ -25,6 +28,9 @@ LAST_COLUMN_WIDTH_MIN = 4
 
 stdout = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, emoji=False, highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
+
+# Of the arguments and of the result of a tool call, in characters.
+CALL_LENGTH_MAX = 400
 
 STATE_STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow"}
 
@@ -99,6 +105,16 @@ def finish_name(finish: FinishClass.ValueType) -> str:
     return _name(FinishClass, finish, "FINISH_CLASS_") if finish else ""
 
 
+def phase_name(phase: SnapshotPhase.ValueType) -> str:
+    """The phase without its prefix, in the words that --phase takes."""
+    return _name(SnapshotPhase, phase, "SNAPSHOT_PHASE_").lower()
+
+
+def action_name(action: PauseAction.ValueType) -> str:
+    """What is done with a pause, in the words that `steps release` takes."""
+    return _name(PauseAction, action or PauseAction.PAUSE_ACTION_CONTINUE, "PAUSE_ACTION_").lower()
+
+
 def usage_line(inference: Inference) -> str:
     """The tokens used, in words."""
     usage = inference.usage
@@ -153,7 +169,10 @@ def block_text(block: Block) -> str:
     if kind == "tool_call":
         return f"{block.tool_call.name}({block.tool_call.args})"
     if kind == "tool_use":
-        return block.tool_use.result or block.tool_use.error.message
+        error = block.tool_use.error
+        return (
+            f"{error.code or 'error'}: {error.message}" if block.tool_use.HasField("error") else block.tool_use.result
+        )
     if kind == "other":
         return f"{block.other.type}, {len(block.other.payload)} bytes"
     text = str(getattr(getattr(block, kind), "text", "")) if kind else ""
@@ -177,11 +196,28 @@ def event_line(event: Event) -> str:
     return f"{event.sequence:>6}  {sem_name(event):<22}  {json.dumps(content, ensure_ascii=False)}"
 
 
+def call_line(call: ToolCall) -> str:
+    """A tool call, as it would be written."""
+    return f"{call.name}({cut(call.args)})"
+
+
+def use_line(use: ToolUse) -> str:
+    """What came of a tool call."""
+    return f"{use.error.code or 'error'}: {use.error.message}" if use.HasField("error") else use.result
+
+
+def cut(text: str) -> str:
+    """The text, or as much of it as a person wants to see of a call."""
+    return text if len(text) <= CALL_LENGTH_MAX else text[:CALL_LENGTH_MAX] + "\N{HORIZONTAL ELLIPSIS}"
+
+
 class Transcript:
-    """Writes what a model says while it says it: reasoning dimmed, then text."""
+    """Writes what a model says while it says it: reasoning dimmed, then text, tool calls and what came of them."""
 
     def __init__(self) -> None:
         self._entity = ""
+        # The names of the tools that were called, by the id of the call: a turn's, so they are few.
+        self._tools: dict[str, str] = {}
 
     def show(self, event: Event) -> None:
         """Writes what the event adds, if anything."""
@@ -190,10 +226,26 @@ class Transcript:
         elif event.HasField("llm_thinking_delta"):
             self._write(event.entity, event.llm_thinking_delta.delta, "dim italic")
         elif event.HasField("tool_call"):
-            self._write(event.entity, f"[{event.tool_call.call.name}({event.tool_call.call.args})]", "cyan")
+            call = event.tool_call.call
+            self._tools[call.id] = call.name
+            args = ToolCall(name=call.name, args="\N{HORIZONTAL ELLIPSIS}") if event.tool_call.args_omitted else call
+            self._write(event.entity, f"[{call_line(args)}]", "cyan")
+        elif event.HasField("tool_result"):
+            self._show_result(event.tool_result)
+        elif event.HasField("agent_mode"):
+            self._write(f"mode {event.sequence}", f"[mode {event.agent_mode.to_mode}]", "cyan")
+        elif event.HasField("error"):
+            error = event.error.error
+            self._write(f"error {event.sequence}", f"[{reason_name(error.reason)}: {error.message}]", "yellow")
         elif event.HasField("inference_attempt_lost"):
             cause = "stopped" if event.inference_attempt_lost.handed_back else "lost"
             self._write(event.entity, f"[the server was {cause}; what follows starts anew]", "yellow")
+
+    def _show_result(self, told: ToolResult) -> None:
+        use = told.use
+        line = "\N{HORIZONTAL ELLIPSIS}" if told.result_omitted else cut(use_line(use))
+        style = "red" if use.HasField("error") else "cyan"
+        self._write(f"{use.tool_call} done", f"[{self._tools.get(use.tool_call, use.tool_call)} -> {line}]", style)
 
     def end(self) -> None:
         """Ends the last line."""

@@ -11,6 +11,7 @@ from turnwire_client._client import Client
 from turnwire_client._errors import TurnwireError
 from turnwire_client._transport import Policy
 from turnwire_client.cli import _failure
+from turnwire_client.cli._waiting import Waits
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def guarded(target: str, work: Callable[[], T], *, as_json: bool) -> T:
     """Does the work; tells what went wrong and exits if it raises."""
     try:
         return work()
-    except (TurnwireError, TimeoutError, UnicodeError) as error:
+    except (TurnwireError, TimeoutError, UnicodeError, Waits) as error:
         _failure.fail(target, error, as_json=as_json)
     except KeyboardInterrupt:
         if as_json:

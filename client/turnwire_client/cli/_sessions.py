@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from turnwire.v1.session_pb2 import Session
 from turnwire_client._client import Client
-from turnwire_client._handle import View
+from turnwire_client._pages import View
 from turnwire_client.cli import _output as out
 
 Command = Callable[[Client], Awaitable[None]]

@@ -1,10 +1,13 @@
 """What the contract has no room for is a ValueError, and nothing is sent."""
 
+import json
 import math
 from datetime import timedelta
 
 import pytest
 
+from turnwire.v1.inference_pb2 import InferenceConfig, Overrides
+from turnwire.v1.inference_service_pb2 import StartInferenceRequest
 from turnwire_client import Client, errors
 from turnwire_client._requests import DURATION_SECONDS_MAX, to_duration
 from turnwire_client.testing import FakeServer
@@ -53,7 +56,32 @@ def test_what_fits_is_kept() -> None:
     assert to_duration(DURATION_SECONDS_MAX).seconds == DURATION_SECONDS_MAX
 
 
-async def test_what_is_not_there_yet_is_refused_by_name(client: Client) -> None:
+async def test_what_a_session_and_a_start_change_of_the_profile(fake: FakeServer, client: Client) -> None:
+    warm, cold = InferenceConfig(temperature=1.5), InferenceConfig(temperature=0)
+    session = await client.create_session("mine", config=warm)
+    assert session.config == warm
+    assert (await client.update_session("mine", display_name="Mine")).config == warm
+    assert (await client.update_session("mine", config=cold)).config == cold
+    schema = {"type": "object", "title": "é"}
+    await client.start_inference("mine", "hello", output_schema=schema, record_snapshots=True)
+    await client.start_inference("mine", "hello", output_schema='{"type": "array"}')
+    await client.start_inference("mine", "hello")
+    first, second, third = (request.overrides for request in fake.requests_of(StartInferenceRequest))
+    assert (json.loads(first.output_schema), first.record_snapshots) == (schema, True)
+    assert (second.output_schema, second.record_snapshots) == ('{"type": "array"}', False)
+    assert third == Overrides()
+
+
+async def test_what_the_fake_has_not_is_refused_by_name(fake: FakeServer, client: Client) -> None:
+    fake.hang()
+    handle = await client.start_inference(input="hello")
     with pytest.raises(errors.FeatureNotImplementedError) as refused:
-        await client.start_inference(input="hello", output_schema="{}")
-    assert refused.value.metadata == {"feature": "output_schema"}
+        await client.start_inference(handle.session_id, "hello", conflict_policy="enqueue")
+    assert refused.value.metadata == {"feature": "conflict_policy"}
+
+
+@pytest.mark.parametrize("deadline", [math.inf, math.nan, -1, timedelta.max])
+async def test_deadlines_of_pauses(fake: FakeServer, client: Client, deadline: float | timedelta) -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        await client.set_step_mode("s", True, deadline=deadline)
+    assert fake.requests == []
