@@ -284,7 +284,7 @@ READS: Mapping[str, Prepare] = {
     ),
     "read_log": _read(lambda store, _: store.read_log("local", "s", 0, 1)),
     "read_base": _read(lambda store, _: store.read_base("local", "s")),
-    "find_retired": _read(lambda store, _: store.find_retired(EPOCH + timedelta(days=1), 9)),
+    "find_retired": _read(lambda store, _: store.find_retired(EPOCH + timedelta(days=1), 9, 0)),
     "get_turn": _read(lambda store, _: store.get_turn("local", "s", 0, TurnView.FULL, 0, 9)),
     "list_turns": _read(lambda store, _: store.list_turns("local", "s", TurnView.FULL, 9, None, newest_first=True)),
 }

@@ -190,7 +190,7 @@ def update(driver: Driver, step: Step) -> Sent:
 
 def set_step_mode(driver: Driver, step: Step) -> Sent:
     """A client turns step mode on or off."""
-    principal, session_id = _session(step)
+    principal, session_id = _session(driver, step)
     mode = _STEP_MODES[step.how % len(_STEP_MODES)]
     return Sent(Call("set_step_mode", principal, session_id, mode, driver.world.mint("step mode")), Slot())
 

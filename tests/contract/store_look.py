@@ -100,10 +100,10 @@ async def _look_for_retired(world: World) -> None:
     for seconds in (-1, 0, 5, 20):
         ended_before = world.now - timedelta(seconds=seconds)
         expected = world.model.find_retired(ended_before)
-        found = await world.store.find_retired(ended_before, _ALL)
+        found = await world.store.find_retired(ended_before, _ALL, 0)
         assert len(set(found)) == len(found), f"found twice: {found}"
         assert set(found) == expected, f"before {ended_before}: {found}\n  and not {expected}"
-        some = await world.store.find_retired(ended_before, 1)
+        some = await world.store.find_retired(ended_before, 1, 0)
         assert len(some) == min(len(expected), 1)
         assert set(some) <= expected
 

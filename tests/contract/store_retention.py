@@ -165,7 +165,7 @@ class ExpiryPromises:
 async def _retired(harness: Harness, ended_before: datetime | None = None, limit: int = 9) -> dict[str, int]:
     """Return up to where the logs may go, by session_id; of what ended by now, unless another moment is given."""
     moment = harness.now + _MOMENT if ended_before is None else ended_before
-    found = await harness.store.find_retired(moment, limit)
+    found = await harness.store.find_retired(moment, limit, 0)
     assert len(found) == len({each.session_id for each in found}) <= limit
     return {each.session_id: each.through_sequence for each in found}
 
@@ -193,9 +193,9 @@ class RetentionPromises:
         await harness.session("s")
         await harness.turn("s", "q", "a")
         assert await _retired(harness, harness.now) == {}
-        found = await harness.store.find_retired(harness.now + _MOMENT, 9)
+        found = await harness.store.find_retired(harness.now + _MOMENT, 9, 0)
         assert found == (Retired("local", "s", 5),)
-        assert await harness.store.find_retired(harness.now + _MOMENT, 9) == found  # nobody has cut it yet
+        assert await harness.store.find_retired(harness.now + _MOMENT, 9, 0) == found  # nobody has cut it yet
         await harness.store.compact("local", "s", Base(5, b"fold"))
         assert await _retired(harness) == {}
 
@@ -289,6 +289,16 @@ class RetentionPromises:
                 await harness.store.compact("local", name, Base(through, b"fold"))
                 left.remove(name)
         assert await _retired(harness) == {}
+
+    async def test_some_are_left_out(self, harness: Harness) -> None:
+        for number in range(7):
+            await harness.session(f"s{number}")
+            await harness.turn(f"s{number}", "q", "a")  # all at the same moment
+        old = harness.now + _MOMENT
+        found = await harness.store.find_retired(old, 9, 0)
+        assert len(found) == 7
+        for skip in range(9):
+            assert await harness.store.find_retired(old, 3, skip) == found[skip : skip + 3]
 
     async def test_a_deleted_session_has_no_log(self, harness: Harness) -> None:
         await harness.session("s")

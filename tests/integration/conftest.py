@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from support.aimock import running_aimock
 from support.live import LiveServer
+from support.provided import Provided, provided
 from support.workshop import Workshop, workshop
 
 SCRIPTED: dict[str, dict[str, object]] = {
@@ -27,3 +29,11 @@ async def agents(shared_shop: Workshop, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("agents")
     async with LiveServer(folder, SCRIPTED, environment=shared_shop.environment) as server:
         yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def provider_server(shared_shop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Provided]:
+    """A real server that asks a real provider API server, in every dialect through a relay of its own."""
+    with running_aimock() as aimock:
+        async with provided(aimock, tmp_path_factory.mktemp("provided"), shared_shop) as server:
+            yield server

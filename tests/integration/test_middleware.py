@@ -54,6 +54,11 @@ async def server(database: Path, tmp_path_factory: pytest.TempPathFactory) -> As
         yield started
 
 
+def _content(database: Path) -> dict[str, bytes]:
+    """Return the files of the folder of a database."""
+    return {path.name: path.read_bytes() for path in database.parent.iterdir()}
+
+
 def _mode(name: str, reason: str) -> dict[str, object]:
     return say(f'Well. <turnwire:agent_mode mode="{name}">{reason}</turnwire:agent_mode> Now.')
 
@@ -131,14 +136,13 @@ async def test_a_model_reads_a_database(server: LiveServer, database: Path) -> N
     ],
 )
 async def test_a_model_cannot_change_a_database(server: LiveServer, database: Path, attack: str) -> None:
-    before = database.read_bytes()
+    before = _content(database)
     session = await server.session("sql")
     said = attack.format(folder=database.parent)
     ended = await session.say("go on", script=script([call("sql_query", sql=said)], [say("I cannot")]))
     assert (ended.inference.state, ended.text) == (SUCCEEDED, "I cannot")
     assert ended.outcomes == {"call_1": "failed"}, ended.outcomes
-    assert database.read_bytes() == before
-    assert {path.name for path in database.parent.iterdir()} == {database.name}
+    assert _content(database) == before
 
 
 async def test_the_prompt_is_shown_to_the_engine_once_and_not_stored(server: LiveServer) -> None:

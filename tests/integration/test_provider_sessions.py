@@ -16,7 +16,7 @@ from support.aimock import Aimock, aimock_fixture, relay_to  # noqa: F401 - a fi
 from support.promises import check_inference
 from support.rpc import Stubs, connect
 from support.server import server_on
-from turnwire.v1 import event_pb2, inference_pb2, tool_pb2, turn_pb2
+from turnwire.v1 import event_pb2, inference_pb2, turn_pb2
 from turnwire.v1 import inference_service_pb2 as pb
 
 SUCCEEDED, FAILED, CANCELLED = (
@@ -113,24 +113,6 @@ async def test_a_session_goes_through_everything_a_provider_does(served: tuple[S
     again = await _say(stubs, session_id, plain, mock.PLAIN, parent=0)
     assert again.inference.state == SUCCEEDED
     assert again.turn.blocks[-1].llm_text.text == mock.PLAIN_TEXT
-
-
-@pytest.mark.parametrize("dialect", mock.DIALECTS)
-async def test_a_tool_call_and_its_answer(served: tuple[Stubs, Aimock], dialect: str) -> None:
-    stubs, _ = served
-    session_id = await stubs.create_session()
-    schema = '{"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}'
-    overrides = inference_pb2.Overrides(tools=[tool_pb2.Tool(name=mock.TOOL_NAME, input_schema=schema)])
-    called = await _say(stubs, session_id, f"plain-{dialect}", mock.TOOL, overrides=overrides)
-    assert called.inference.finish_class == inference_pb2.FINISH_CLASS_TOOL_CALLS_PENDING
-    call = called.turn.blocks[-1].tool_call
-    assert call.name == mock.TOOL_NAME
-    request = pb.StartInferenceRequest(session_id=session_id, profile=f"plain-{dialect}", overrides=overrides)
-    request.input.add(tool_use=tool_pb2.ToolUse(tool_call=call.id, result='"sunny"'))
-    started = (await stubs.inference.StartInference(request)).inference
-    answered = await stubs.finish(started.inference_id)
-    assert answered.inference.state == SUCCEEDED, answered.inference.error
-    assert answered.turn.blocks[-1].llm_text.text == mock.TOOL_RESULT_TEXT
 
 
 async def test_a_request_cannot_lead_the_servers_key_elsewhere(served: tuple[Stubs, Aimock]) -> None:

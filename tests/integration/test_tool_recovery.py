@@ -13,7 +13,7 @@ from support.workshop import Workshop, workshop
 from turnwire.v1 import event_pb2, tool_pb2
 
 ATTEMPT_LOST = 100
-PROFILES = {
+PROFILES: dict[str, dict[str, object]] = {
     "agent": {"engine": "scripted", "tools": [{"python": "support.gadgets"}]},
     "alone": {
         "engine": "scripted",
@@ -84,7 +84,7 @@ async def test_an_unknown_outcome_of_what_must_not_be_repeated_ends_it(server: L
     ended = await session.finish(started)
     assert (ended.inference.state, ended.inference.error.reason) == (FAILED, ATTEMPT_LOST)
     assert ended.inference.error.metadata["attempt"] == "0"
-    assert ended.outcomes == {"call_2": '"found"'}, "what is known is kept, what is not is not made up"
+    assert ended.outcomes == {"call_1": "unknown_outcome", "call_2": '"found"'}
     assert sorted(shop.executed) == ["charge", "look_up"]
     await _check_session(session)
     # The next engine call is told that the outcome is not known, and no tool is called by that.
@@ -161,5 +161,5 @@ async def test_a_batch_of_an_approved_tool_is_recovered_as_well(server: LiveServ
     await server.restart(signal.SIGKILL)
     ended = await session.finish(started)
     assert (ended.inference.state, ended.inference.error.reason) == (FAILED, ATTEMPT_LOST)
-    assert ended.outcomes == {"call_1": '"found"'}, "it was committed before the wait"
+    assert ended.outcomes == {"call_1": '"found"', "call_2": "unknown_outcome"}
     assert shop.executed == ["look_up", "erase"]

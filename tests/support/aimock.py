@@ -54,8 +54,23 @@ TOOL_ARGS: Mapping[str, object] = {"city": "Zürich", "days": 3}
 TOOL_RESULT_TEXT = "It is sunny in Zürich."
 TOOLS = "please use two tools"
 TOOLS_TEXT = "Two at once."
+TOOLS_RESULT_TEXT = "Sunny at noon."
+SECOND_TOOL_ID = "call_time_2"
 SECOND_TOOL_NAME = "get_time"
 SECOND_TOOL_ARGS: Mapping[str, object] = {"zone": "CET"}
+THINKING_TOOL = "please think about a tool"
+THINKING_TOOL_TEXT = "I thought, and it is sunny."
+REDACTED = "please think in secret"
+REDACTED_DATA = "cmVkYWN0ZWQtYnktYWltb2Nr"
+STRUCTURED = "please answer in JSON"
+STRUCTURED_TEXT = '{"answer": 42}'
+SLOPPY = "please be sloppy"
+SLOPPY_TEXT = '{"answer": "forty-two"}'
+BABBLING = "please babble"
+BABBLING_TEXT = "I would rather not say it in JSON."
+# What the server tells the model of sloppy output, and of what is no JSON.
+SLOPPY_VIOLATION = "forty-two"
+BABBLING_VIOLATION = "not JSON"
 LONG = "please be cut at the limit"
 LONG_TEXT = "This sentence was going to be much lon"
 REFUSED = "please be refused"
@@ -79,18 +94,29 @@ def _error(status: int, message: str, kind: str) -> dict[str, object]:
 def fixtures() -> dict[str, object]:
     """Return aimock's fixture file. The first entry that matches wins."""
     tool = {"id": TOOL_ID, "name": TOOL_NAME, "arguments": dict(TOOL_ARGS)}
-    second = {"id": "call_time_2", "name": SECOND_TOOL_NAME, "arguments": dict(SECOND_TOOL_ARGS)}
+    second = {"id": SECOND_TOOL_ID, "name": SECOND_TOOL_NAME, "arguments": dict(SECOND_TOOL_ARGS)}
     both: Json = {"content": TOOLS_TEXT, "toolCalls": [tool, second]}
     thought: Json = {"content": THINKING_TEXT, "reasoning": THOUGHT, "reasoningSignature": SIGNATURE}
+    thought_tool: Json = {"toolCalls": [tool], "reasoning": THOUGHT, "reasoningSignature": SIGNATURE}
     gemini = MODELS["google"]
     entries: list[tuple[Json, Json, Json]] = [
         ({"userMessage": TOOL, "hasToolResult": True}, {"content": TOOL_RESULT_TEXT}, {}),
+        ({"userMessage": TOOLS, "hasToolResult": True}, {"content": TOOLS_RESULT_TEXT, "usage": dict(USAGE)}, {}),
+        ({"userMessage": THINKING_TOOL, "hasToolResult": True}, {"content": THINKING_TOOL_TEXT}, {}),
         # Left alone, aimock ends these with words that Gemini and Anthropic do not use.
         ({"userMessage": TOOL, "model": gemini}, {"toolCalls": [tool], "finishReason": "stop"}, {}),
-        ({"userMessage": TOOLS, "model": gemini}, {**both, "finishReason": "stop"}, {}),
+        ({"userMessage": TOOLS, "model": gemini}, {**both, "finishReason": "stop", "usage": dict(USAGE)}, {}),
+        ({"userMessage": THINKING_TOOL, "model": gemini}, {**thought_tool, "finishReason": "stop"}, {}),
         ({"userMessage": REFUSED, "model": MODELS["anthropic"]}, {"content": "No", "finishReason": "refusal"}, {}),
         ({"userMessage": TOOL}, {"toolCalls": [tool]}, {"chunkSize": 7}),
-        ({"userMessage": TOOLS}, both, {"chunkSize": 7}),
+        ({"userMessage": TOOLS}, {**both, "usage": dict(USAGE)}, {"chunkSize": 7}),
+        ({"userMessage": THINKING_TOOL}, thought_tool, {"chunkSize": 9}),
+        ({"userMessage": REDACTED}, {"content": THINKING_TEXT, "redactedThinking": [REDACTED_DATA]}, {}),
+        ({"userMessage": STRUCTURED}, {"content": STRUCTURED_TEXT, "usage": dict(USAGE)}, {"chunkSize": 5}),
+        ({"userMessage": SLOPPY_VIOLATION}, {"content": STRUCTURED_TEXT, "usage": dict(USAGE)}, {}),
+        ({"userMessage": SLOPPY}, {"content": SLOPPY_TEXT, "usage": dict(USAGE)}, {}),
+        ({"userMessage": BABBLING_VIOLATION}, {"content": BABBLING_TEXT}, {}),
+        ({"userMessage": BABBLING}, {"content": BABBLING_TEXT}, {}),
         ({"userMessage": PLAIN}, {"content": PLAIN_TEXT, "usage": dict(USAGE)}, {"chunkSize": 5}),
         ({"userMessage": THINKING}, thought, {"chunkSize": 9}),
         ({"userMessage": LONG}, {"content": LONG_TEXT, "finishReason": "length"}, {}),
@@ -222,12 +248,14 @@ class Relay:
     """A TCP relay in front of aimock.
 
     After `events_max` events of a response it does what `how` says: `end` ends the response as HTTP wants it, `reset`
-    breaks the connection, `stall` goes silent. None: it relays everything.
+    breaks the connection, `stall` goes silent. None: it relays everything. `signs_calls`: it adds to tool calls in
+    Gemini's dialect the signature that Gemini gives them, and aimock does not.
     """
 
     port: int
     events_max: int | None = None
     how: How = "reset"
+    signs_calls: bool = False
     connections: list[Connection] = field(default_factory=list[Connection])
     _more_sent: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -271,8 +299,11 @@ class Relay:
     async def _relay_answers(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection
     ) -> None:
+        held = b""
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
+                if self.signs_calls:
+                    data, held = _signed(held + data)
                 for piece in re.split(b"(?<=" + re.escape(_EVENT_END) + b")", data):
                     writer.write(piece)
                     connection.event_count += piece.endswith(_EVENT_END)
@@ -295,12 +326,25 @@ class Relay:
                 await writer.drain()
 
 
+def _signed(data: bytes) -> tuple[bytes, bytes]:
+    """Return data with a signature in each tool call, and the part of an event at its end that has to wait for more."""
+    end = data.rfind(_EVENT_END) + len(_EVENT_END) if _EVENT_END in data else 0
+    whole, rest = (data[:end], data[end:]) if b"data: " in data[end:] else (data, b"")
+    return re.sub(rb"[0-9a-f]+\r\n(data: [^\n]*\n\n)\r\n", _sign, whole), rest
+
+
+def _sign(chunk: re.Match[bytes]) -> bytes:
+    signature = b'{"thoughtSignature":"' + SIGNATURE.encode() + b'","functionCall":'
+    event = chunk[1].replace(b'{"functionCall":', signature, 1)  # of several calls at once Gemini signs the first
+    return b"%x\r\n%s\r\n" % (len(event), event)
+
+
 @asynccontextmanager
 async def relay_to(
-    aimock: Aimock, events_max: int | None = None, how: How = "reset"
+    aimock: Aimock, events_max: int | None = None, how: How = "reset", *, signs_calls: bool = False
 ) -> AsyncGenerator[tuple[Relay, int]]:
     """Start a relay to aimock; the number is its port."""
-    relay = Relay(aimock.port, events_max, how)
+    relay = Relay(aimock.port, events_max, how, signs_calls)
     serving: set[asyncio.Task[None]] = set()
 
     def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

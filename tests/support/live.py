@@ -7,6 +7,7 @@ async with LiveServer(folder, {"scripted": {"engine": "scripted"}}) as server:
 """
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterable, Mapping
@@ -15,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import yaml
 
 from support.promises import check_inference
 from support.rpc import TERMINAL, Stubs, connect
@@ -85,7 +84,7 @@ class LiveServer:
     ) -> None:
         file = folder / "profiles.yaml"
         content = {"default": next(iter(profiles)), "profiles": {name: dict(each) for name, each in profiles.items()}}
-        file.write_text(yaml.safe_dump(content), encoding="utf-8")
+        file.write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
         path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH", ""))))
         arguments = ("--profiles", str(file), "--drain-grace-seconds", "0", *arguments)
         environment = {**(environment or {}), "PYTHONPATH": path}
@@ -156,9 +155,8 @@ class Session:
         **fields: Any,
     ) -> pb.StartInferenceRequest:
         """Return the request for an inference; an empty text means no input of its own."""
-        request = pb.StartInferenceRequest(
-            **{"session_id": self.session_id, "profile": self.profile, **self.options, **fields}
-        )
+        values: dict[str, Any] = {"session_id": self.session_id, "profile": self.profile, **self.options, **fields}
+        request = pb.StartInferenceRequest(**values)
         if text:
             request.input.add(user=turn_pb2.UserBlock(text=text))
         overrides = inference_pb2.Overrides(

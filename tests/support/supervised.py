@@ -71,12 +71,14 @@ class FlakyStore(MemorySessionStore):
 
 
 class FastClock(SystemClock):
-    """A monotonic clock that runs fast: what takes a minute is over in a moment."""
+    """A monotonic clock that runs fast: what takes a minute is over in a moment. It counts how often it is read."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
+        self.read_count = 0
 
     def monotonic(self) -> float:
+        self.read_count += 1
         return super().monotonic() * self._speed
 
     async def wait_for(self, awaitable: Awaitable[object], seconds: float) -> bool:
@@ -115,9 +117,8 @@ class World:
         self.fanout = Fanout()
         self.store = FlakyStore(self.fanout.publish)
         self.engine = WatchedEngine()
-        ports = Ports(
-            self.store, encode_event, FastClock(speed), mint_id, lambda _task: None, self.fanout.refresh, silence
-        )
+        self.clock = FastClock(speed)
+        ports = Ports(self.store, encode_event, self.clock, mint_id, lambda _task: None, self.fanout.refresh, silence)
         assemblies = {
             profile.name: Assembly(
                 profile,

@@ -82,8 +82,8 @@ def request_cancel(inference: Inference, reason: str, now: datetime) -> Inferenc
 def deadline_outcome(inference: Inference) -> Failed:
     """Return how an inference ends whose deadline has passed."""
     deadline = inference.deadline_time or inference.create_time
-    seconds = (deadline - inference.create_time).total_seconds()
-    return Failed(DeadlineExceededError(timeout=f"{seconds:g}s").failure())
+    seconds = f"{(deadline - inference.create_time).total_seconds():.6f}".rstrip("0").rstrip(".")
+    return Failed(DeadlineExceededError(timeout=f"{seconds}s").failure())
 
 
 def commit(inference: Inference, usage: Usage, model: str, then: InferenceState) -> Inference:

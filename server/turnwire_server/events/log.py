@@ -37,6 +37,7 @@ class AttemptLog:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._is_closed = False
+        self._failure: BaseException | None = None
         self._sending = asyncio.Lock()  # the position is known only between two calls of the store
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -79,11 +80,17 @@ class AttemptLog:
 
         `send` takes the position and the encoded events, and may be called again until the store has answered. Must not
         be cancelled: the position would not be known any more. Raises what `send` does, and StoreUnavailableError after
-        patience.
+        patience; and from then on that again, whatever is to be written: events are missing that come before it.
         """
         async with self._sending:
-            batch = (*self._take(), *map(self._encode, last))
-            answer = await self._patience.call(lambda: send(self.position, batch))
+            if self._failure:
+                raise self._failure
+            try:
+                batch = (*self._take(), *map(self._encode, last))
+                answer = await self._patience.call(lambda: send(self.position, batch))
+            except BaseException as failure:
+                self._failure = failure
+                raise
             self.position += len(batch)
             return answer
 

@@ -7,25 +7,36 @@ from turnwire_server.events.folded_log import EncodeFrame, read_folded
 from turnwire_server.events.log import DecodeFrames
 from turnwire_server.stores.base import Base, Retired, SessionStore
 
-# A log is cut once there are as many events to go as this share of those that went before. For each cut the whole fold
-# is written again, so with a share of 1/8 all cuts of a log write less than nine times its last fold, however long it
-# gets; and no more than a ninth of what was ever in it stays past its time.
+# A log is cut once there are as many events to go as this share of those that went before, or once all of it may go.
+# For each cut the whole fold is written again: with a share of 1/8 the cuts of a log that grows write less than nine
+# times its last fold, however long it gets; and all of it may go at most once in the time for which events are kept.
 GONE_PER_EVENT_MAX = 8
 
+# How many events go at a time, or that share if it is more: two seconds of work. So the longest log gets its turn,
+# piece by piece, in the time that one cut may take, and others get theirs in between.
+CUT_EVENTS_MAX = 100_000
 
-async def retire(store: SessionStore, retired: Retired, decode: DecodeFrames, encode_frame: EncodeFrame) -> bool:
-    """Cut a log after `retired.through_sequence` and store the fold of what goes; return whether it was cut.
 
-    It is not while too little could go, nor when it turns out that another process has cut the log meanwhile, that the
-    session is gone, or that an inference has not ended.
+async def retire(
+    store: SessionStore,
+    retired: Retired,
+    decode: DecodeFrames,
+    encode_frame: EncodeFrame,
+    events_max: int = CUT_EVENTS_MAX,
+) -> bool:
+    """Cut a log after `retired.through_sequence`, or after a first piece; return whether it was cut.
+
+    The fold of what goes is stored. It is not cut while too little could go, nor when it turns out that another process
+    has cut the log meanwhile, that the session is gone, or that an inference has not ended.
 
     Errors: StoreUnavailableError.
     """
-    principal, session_id, through = retired.principal, retired.session_id, retired.through_sequence
+    principal, session_id = retired.principal, retired.session_id
     try:
-        page = await store.read_log(principal, session_id, through, 0)
+        page = await store.read_log(principal, session_id, retired.through_sequence, 0)
         gone = page.earliest_sequence - 1
-        if through <= gone or (through - gone) * GONE_PER_EVENT_MAX < gone:
+        through = min(retired.through_sequence, gone + max(events_max, gone // GONE_PER_EVENT_MAX + 1))
+        if not _is_enough(through, gone, page.head_sequence):
             return False
         base = await store.read_base(principal, session_id)
         frames: list[bytes] = []
@@ -43,3 +54,9 @@ async def retire(store: SessionStore, retired: Retired, decode: DecodeFrames, en
     except (SessionNotFoundError, ValueError):
         return False
     return True
+
+
+def _is_enough(through: int, gone: int, head: int) -> bool:
+    """Whether a log whose first `gone` events went before is to be cut after a sequence."""
+    count = through - gone
+    return count > 0 and (through == head or count * GONE_PER_EVENT_MAX >= gone)

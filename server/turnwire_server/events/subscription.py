@@ -197,10 +197,10 @@ async def _open(store: SessionStore, topic: Topic, request: Subscription) -> "_W
         first = inference.first_sequence
         if inference.state.is_terminal:
             end_at = inference.last_sequence
-            is_told = request.start is StartKind.SNAPSHOT or end_at >= page.earliest_sequence
-            if request.until is Until.INFERENCE_END and not is_told:  # its end is gone
+            is_gone = request.start is StartKind.FROM_BEGINNING and end_at < page.earliest_sequence
+            if request.until is Until.INFERENCE_END and is_gone:  # a cursor before its end is refused below
                 raise EventsCompactedError(
-                    session_id=request.session_id, after_sequence=end_at, earliest_sequence=page.earliest_sequence
+                    session_id=request.session_id, after_sequence=0, earliest_sequence=page.earliest_sequence
                 )
     position = page.head_sequence
     if request.start is StartKind.AFTER_SEQUENCE:

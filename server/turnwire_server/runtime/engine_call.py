@@ -36,10 +36,14 @@ Tell = Callable[[Payload, str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """How one engine call ended, and what becomes of the tools that it asked for."""
+    """How one engine call ended, and what becomes of the tools that it asked for.
+
+    `is_broken`: it asked for tools that it may use, and for none with arguments that can be read.
+    """
 
     finish_class: FinishClass
     calls: tuple[PlannedCall, ...]
+    is_broken: bool = False
 
 
 class CallScope:
@@ -113,8 +117,11 @@ class EngineStep:
         await self._tell(EngineCallFinished(result.usage, finish_class, result.stop_reason, result.model), entity)
         self._record.set_data(scope.data)
         calls = self._record.fold.calls() if offer.tools else ()
+        is_broken = finish_class is FinishClass.TOOL_CALLS_PENDING and output.has_broken_calls and not calls
         return Said(
-            finish_class, plan_calls(calls, self._offered, {*definitions, *offer.tools}, call.config.tool_choice)
+            finish_class,
+            plan_calls(calls, self._offered, {*definitions, *offer.tools}, call.config.tool_choice),
+            is_broken=is_broken and bool(offer.tools),
         )
 
     def _call(self, offer: Offer, iteration: int) -> EngineCall:

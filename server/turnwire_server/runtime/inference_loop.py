@@ -29,6 +29,7 @@ from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.steps import pause_of
 from turnwire_server.runtime.structured_output import repair_block, violation_of
 from turnwire_server.runtime.tool_batch import ToolBatch, calls_of
+from turnwire_server.runtime.tool_plan import broken_calls_block
 from turnwire_server.runtime.watchdog import Watchdog
 from turnwire_server.stores.lease import Claim, Fenced
 from turnwire_server.telemetry.logs import bound_to, logger
@@ -73,6 +74,7 @@ class Attempt:
         self._tools: Mapping[str, ServerTool] | None = None  # those of the server, as the last engine call listed them
         self._pump: asyncio.Task[Exception | None] | None = None
         self._unsent: tuple[bytes, ...] = ()
+        self._iterations_max = claim.inference.config.iterations_max or ITERATIONS_MAX
 
     def cancel(self) -> None:
         """Stop because a cancel was requested. Like the other ways to stop: the first one counts, at any moment.
@@ -165,7 +167,7 @@ class Attempt:
 
     async def _engine_step(self) -> Outcome | Departure | None:
         at = self._record.at
-        if at.iteration >= (self.claim.inference.config.iterations_max or ITERATIONS_MAX):
+        if at.iteration >= self._iterations_max:
             return Succeeded(FinishClass.MAX_ITERATIONS)
         self._record.iteration = at.iteration + 1
         self._record.mark(SnapshotPhase.PRE_INFERENCE)
@@ -188,11 +190,14 @@ class Attempt:
         following = replace(at, iteration=at.iteration + 1, calls=said.calls, finish_class=said.finish_class)
         if said.calls:
             return await self._go_on(replace(following, next=Next.TOOLS), "after_inference")
+        if said.is_broken:
+            return await self._go_on(replace(following, next=Next.ENGINE), "after_inference", broken_calls_block())
         is_answer = said.finish_class is not FinishClass.TOOL_CALLS_PENDING
         violation = violation_of(self.claim.overrides.output_schema, self._record.fold.blocks()) if is_answer else ""
         if violation:
             failure = OutputInvalidError(violation=violation).failure()
-            if at.repair_count >= self._assembly.profile.output_repairs_max:
+            repairs_max = self._assembly.profile.output_repairs_max
+            if at.repair_count >= repairs_max or following.iteration >= self._iterations_max:
                 return Failed(failure)
             self._record.put(ErrorRaised(failure))
             following = replace(following, next=Next.ENGINE, repair_count=at.repair_count + 1)
@@ -223,7 +228,7 @@ class Attempt:
         """Execute a batch; return why the inference or the attempt ends with it, None if it goes on."""
         batch.begin()
         while not batch.is_done and not self._stop.done() and not self._has_lost_log():
-            await batch.launch()
+            await batch.launch(self._stop.done)
             await self._wait({*batch.running})
             await batch.gather()
         outcome = self._stop.result() if self._stop.done() else None
@@ -295,7 +300,8 @@ class Attempt:
         ends: set[asyncio.Future[Any]] = {*work, self._stop}
         if self._pump:
             ends.add(self._pump)
-        await asyncio.wait(ends, timeout=self._watchdog.patience_left(), return_when=asyncio.FIRST_COMPLETED)
+        patience = self._watchdog.patience_left(is_engine_held_up=not self._record.log.has_room)
+        await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         self._watch()
 
     def _has_lost_log(self) -> bool:

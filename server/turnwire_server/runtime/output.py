@@ -106,6 +106,11 @@ class Output:
         """Whether the engine asked for a tool, with whole arguments."""
         return any(part.is_whole_call for part in self._parts.values())
 
+    @property
+    def has_broken_calls(self) -> bool:
+        """Whether the engine asked for a tool with arguments that are no JSON object; of use after end()."""
+        return any(part.kind is PartKind.TOOL_CALL and not part.is_whole_call for part in self._parts.values())
+
     async def take(self, chunk: EngineChunk) -> None:
         """Take one piece. Errors: OutputTooLargeError, BrokenOutput; after one, every further call raises it again."""
         try:

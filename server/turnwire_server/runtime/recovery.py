@@ -1,7 +1,8 @@
 """What happens to inferences whose attempt is gone, with its process or by a defect.
 
 Whoever claims a lost inference recovers it first: it goes back to the line, to be continued at its last step, if
-another attempt is allowed; else it ends with what its events tell that it had produced.
+another attempt is allowed; else it ends with what its events tell that it had produced. A tool that may have been
+executed then has the outcome that nobody knows what it did.
 """
 
 from dataclasses import replace
@@ -11,12 +12,14 @@ from turnwire_server.domain.errors import (
     SessionNotFoundError,
     StoreUnavailableError,
 )
-from turnwire_server.domain.event import Cancelled, Event, Failed, Outcome, ToolResult
-from turnwire_server.domain.lifecycle import deadline_outcome
+from turnwire_server.domain.event import Cancelled, Event, Failed, Outcome, ToolDone, ToolResult
+from turnwire_server.domain.lifecycle import deadline_outcome, event_of
 from turnwire_server.domain.tool import ToolUse
 from turnwire_server.events.log import DecodeFrames
 from turnwire_server.events.snapshot import Fold
 from turnwire_server.runtime.checkpoint import decode_checkpoint, decode_outcome
+from turnwire_server.runtime.ports import Ports
+from turnwire_server.runtime.tool_batch import INTERRUPTED
 from turnwire_server.stores.base import SessionStore
 from turnwire_server.stores.lease import Claim, Ending, Fenced
 from turnwire_server.telemetry.logs import bound_to, logger
@@ -49,8 +52,9 @@ def _has_unknown(claim: Claim) -> bool:
     return any(effect.outcome is None and effect.call not in repeatable for effect in claim.effects)
 
 
-async def recover(store: SessionStore, claim: Claim, decode: DecodeFrames, *, is_overdue: bool) -> None:
+async def recover(ports: Ports, claim: Claim, decode: DecodeFrames, *, is_overdue: bool) -> None:
     """Continue or end an inference whose attempt was lost."""
+    store = ports.store
     with bound_to(claim.inference.session_id, claim.inference.inference_id):
         outcome = decide_recovery(claim, is_overdue=is_overdue)
         try:
@@ -59,11 +63,26 @@ async def recover(store: SessionStore, claim: Claim, decode: DecodeFrames, *, is
                 log.warning("attempt lost; the inference is continued", attempt=claim.inference.attempt)
                 return
             fold = await _fold(store, claim, decode)
-            await store.finish(claim.lease, claim.position, Ending(outcome, fold.usage, fold.model, fold.blocks()))
+            told = _interrupted(ports, claim, fold)
+            ending = Ending(outcome, fold.usage, fold.model, fold.blocks(), told)
+            await store.finish(claim.lease, claim.position, ending)
         except (Fenced, SessionNotFoundError):
             log.warning("recovered by another owner meanwhile, or its session was deleted")
         else:
             log.warning("attempt lost; inference ended with its partial output", outcome=type(outcome).__name__)
+
+
+def _interrupted(ports: Ports, claim: Claim, fold: Fold) -> tuple[bytes, ...]:
+    """Fold and return the events that tell of the tools of which nobody knows what they did."""
+    answered = {block.kind.tool_call for block in fold.blocks() if isinstance(block.kind, ToolUse)}
+    told: list[bytes] = []
+    for effect in claim.effects:
+        if effect.outcome is None and effect.call not in answered:
+            for payload in (ToolResult(ToolUse(effect.call, INTERRUPTED)), ToolDone()):
+                event = event_of(claim.inference, payload, ports.clock.now(), effect.call)
+                fold.apply(event)
+                told.append(ports.encode(event))
+    return tuple(told)
 
 
 async def _fold(store: SessionStore, claim: Claim, decode: DecodeFrames) -> Fold:

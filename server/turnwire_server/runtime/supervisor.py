@@ -264,7 +264,7 @@ class Supervisor:
     async def _recover(self, claim: Claim) -> None:
         deadline = claim.inference.deadline_time
         is_overdue = deadline is not None and deadline <= self._ports.clock.now()
-        await recover(self._ports.store, claim, self._decode, is_overdue=is_overdue)
+        await recover(self._ports, claim, self._decode, is_overdue=is_overdue)
 
     async def _refuse(self, claim: Claim) -> None:
         message = f"profile {claim.inference.profile} with engine {claim.engine} is not configured any more"

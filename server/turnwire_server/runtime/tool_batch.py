@@ -72,13 +72,19 @@ class ToolBatch:
         """Whether nothing more is to be waited for: all has ended, or a failure ends it."""
         return bool(self.failed_tool) or not (self._running or self._queue)
 
-    async def launch(self) -> None:
-        """Begin as many executions as the policy allows, after their intents are committed."""
+    async def launch(self, is_stopped: Callable[[], bool]) -> None:
+        """Begin as many executions as the policy allows, after their intents are committed.
+
+        None begins once the attempt has to stop, also if it has to since; those are lined up again.
+        """
         room = self.assembly.profile.tool_policy.parallelism_max - len(self._running)
         begun = [self._queue.popleft() for _ in range(min(room, len(self._queue)))] if not self.failed_tool else []
         if not begun:
             return
         await self.record.record([Effect(planned.id) for planned in begun])
+        if is_stopped():
+            self._queue.extendleft(reversed(begun))
+            return
         for planned in begun:
             self._running[asyncio.create_task(self._execute(planned))] = planned
 

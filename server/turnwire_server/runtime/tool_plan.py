@@ -7,8 +7,12 @@ from turnwire_server.domain.errors import ToolsUnavailableError
 from turnwire_server.domain.inference import InferenceConfig
 from turnwire_server.domain.profile import ToolPolicy
 from turnwire_server.domain.tool import Tool, ToolCall, ToolPlacement
+from turnwire_server.domain.turn import Block, User
 from turnwire_server.runtime.checkpoint import CallState, PlannedCall
 from turnwire_server.tools.base import ToolDefinition
+
+# Marks the block of a turn that tells the model that its calls could not be read.
+BROKEN_CALLS_KEY = "turnwire.tool_call_repair@v1"
 
 # Choices that name no tool.
 _CHOICES = frozenset({"", "auto", "none", "required"})
@@ -54,6 +58,15 @@ def config_of_call(config: InferenceConfig, iteration: int) -> InferenceConfig:
     """Return the configuration of an engine call: a tool has to be used only once, so that the model can answer."""
     is_forced = config.tool_choice not in {"", "auto", "none"}
     return replace(config, tool_choice="auto") if is_forced and iteration > 1 else config
+
+
+def broken_calls_block() -> Block:
+    """Return what the model is told when none of its calls has arguments that can be read."""
+    text = (
+        "The arguments of the tool call in your last message are not one JSON object, so it was not executed.\n"
+        "Call the tool again, with arguments that are."
+    )
+    return Block("", User(text), "user", metadata={BROKEN_CALLS_KEY: "true"})
 
 
 def plan_calls(

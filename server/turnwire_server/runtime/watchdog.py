@@ -24,11 +24,13 @@ class Watchdog:
         """No engine is asked now."""
         self._heard_time = None
 
-    def patience_left(self) -> float | None:
+    def patience_left(self, *, is_engine_held_up: bool) -> float | None:
         """Return for how long nothing has to happen; None: for ever."""
         waits = [] if (left := self.seconds_left()) is None else [left]
         if self._heard_time is not None:
-            waits.append(self._heard_time + self._silence_seconds_max - self._clock.monotonic())
+            now = self._clock.monotonic()
+            since = now if is_engine_held_up else self._heard_time
+            waits.append(since + self._silence_seconds_max - now)
         return max(0.0, min(waits)) if waits else None
 
     def seconds_left(self) -> float | None:

@@ -372,11 +372,12 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def find_retired(self, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+    async def find_retired(self, ended_before: datetime, limit: int, skip: int) -> tuple[Retired, ...]:
         """Return logs that begin with events of inferences that ended before a moment; how far such events reach.
 
-        They reach up to the first event of an inference that ended later, or that has not ended. A log is not returned
-        again before there is more to go.
+        They reach up to the first event of an inference that ended later, or that has not ended. A log that was cut is
+        not returned again before there is more to go; one that was not comes again, in the same order: `skip` leaves
+        out so many.
         """
         ...
 

@@ -277,9 +277,9 @@ class MemorySessionStore:
         found = self._state.inference(principal, inference_id).snapshots(phase, -1 if after is None else after)
         return take_listing(found, limit, snapshot_bytes)
 
-    async def find_retired(self, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+    async def find_retired(self, ended_before: datetime, limit: int, skip: int) -> tuple[Retired, ...]:
         """See SessionStore."""
-        return sessions.find_retired(self._state, ended_before, limit)
+        return sessions.find_retired(self._state, ended_before, limit, skip)
 
     async def get_turn(
         self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int

@@ -51,14 +51,14 @@ def fork_session(
     return _keep(state, held, token, idempotency)
 
 
-def find_retired(state: State, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+def find_retired(state: State, ended_before: datetime, limit: int, skip: int) -> tuple[Retired, ...]:
     """See SessionStore."""
     found = (
         Retired(held.principal, held.session.session_id, through)
         for held in state.sessions.values()
         if (through := held.retired_through(ended_before)) > held.base.through_sequence
     )
-    return tuple(islice(found, limit))
+    return tuple(islice(found, skip, skip + limit))
 
 
 def _find_sent(

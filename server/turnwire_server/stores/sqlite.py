@@ -255,9 +255,9 @@ class SqliteSessionStore:
             )
         )
 
-    async def find_retired(self, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+    async def find_retired(self, ended_before: datetime, limit: int, skip: int) -> tuple[Retired, ...]:
         """See SessionStore."""
-        return await self._read(lambda db: log.find_retired(db, ended_before, limit))
+        return await self._read(lambda db: log.find_retired(db, ended_before, limit, skip))
 
     async def get_turn(
         self, principal: str, session_id: str, index: int | None, view: TurnView, offset: int, limit: int

@@ -31,7 +31,7 @@ _SELECT_RETIRED = """
         ORDER BY i.key LIMIT 1
     ), s.head_sequence)
     FROM session s INDEXED BY session_retirement LEFT JOIN base b ON b.session = s.key
-    WHERE s.retire_time < :ended_before ORDER BY s.retire_time LIMIT :limit"""
+    WHERE s.retire_time < :ended_before ORDER BY s.retire_time, s.key LIMIT :limit OFFSET :skip"""
 
 _SELECT_ENDS = """
     SELECT key, first_sequence, last_sequence, end_time FROM inference INDEXED BY inference_listing
@@ -92,9 +92,9 @@ def compact(tx: Transaction, principal: str, session_id: str, base: Base) -> Non
     tx.cut(row.key, principal, session_id, through)
 
 
-def find_retired(connection: sqlite3.Connection, ended_before: datetime, limit: int) -> tuple[Retired, ...]:
+def find_retired(connection: sqlite3.Connection, ended_before: datetime, limit: int, skip: int) -> tuple[Retired, ...]:
     """See SessionStore."""
-    bounds = {"ended_before": to_micros(ended_before), "limit": limit}
+    bounds = {"ended_before": to_micros(ended_before), "limit": limit, "skip": skip}
     return tuple(Retired(*row) for row in connection.execute(_SELECT_RETIRED, bounds))
 
 

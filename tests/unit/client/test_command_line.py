@@ -53,9 +53,6 @@ WRONG = [
     ["watch", "s", "--inference", ""],
     ["watch", "s", "--after", "99999999999999999999999"],
     ["watch", "s", "--after=-1"],
-    ["watch", "s", "--after", "1", "--snapshot"],
-    ["watch", "s", "--live", "--snapshot"],
-    ["watch", "s", "--live", "--after", "1"],
     ["wait", "i", "--timeout", "nan"],
     ["wait", "i", "--timeout=-1"],
     ["cancel", "--session", ""],
@@ -82,7 +79,6 @@ SAID = (
     "in the range",
     "should be",
     "is empty",
-    "only one of",
     "cannot be read",
     "is not CALL",
     "is not JSON",
@@ -144,6 +140,11 @@ async def test_a_watch_may_begin_with_a_snapshot(fake: FakeServer, client: Clien
     handle = await client.start_inference(input="hello")
     last = len(fake.events_of(handle.session_id))
     watch = ("watch", handle.session_id, "--snapshot", "--until", "caught_up")
+    code, written, told = await turnwire(*watch, "--live", target=fake.target)
+    assert (code, written) == (2, "")
+    assert "only one of --after, --live and --snapshot" in " ".join(told.replace("│", "").split())
+    code, _, _ = await turnwire(*watch, "--after", "1", target=fake.target)
+    assert code == 2
     code, written, _ = await turnwire(*watch, target=fake.target)
     names = [line.split()[1] for line in written.splitlines()]
     assert (code, names.count("llm.final"), names.count("llm.delta")) == (0, 1, 0)

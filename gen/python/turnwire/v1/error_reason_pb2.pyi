@@ -20,7 +20,7 @@ The lines of each reason mean:
   Retry:    `no`, the same request cannot succeed; `now`, repeat it, with back-off; `later`, when the state that is
             named has changed; `after RetryInfo`, after the delay in the details; `new inference`, the inference is
             final, starting another one may help.
-  Metadata: the keys of ErrorInfo.metadata; all of them are always present.
+  Metadata: the keys of ErrorInfo.metadata; all of them are always present. The server MAY cut a value at 256 bytes.
 """
 
 from collections import abc as _abc
@@ -170,8 +170,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: inference_id, state.
     """
     ERROR_REASON_TOOL_CALL_NOT_PENDING: _ErrorReason.ValueType  # 37
-    """Some of the tool calls are unknown or settled. Nothing was recorded. `tool_calls` lists them, separated by
-    commas.
+    """Some of the tool calls are unknown, settled, or wait for an answer of the other kind. Nothing was recorded.
+    `tool_calls` lists them, separated by commas.
 
     Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
     Metadata: inference_id, tool_calls.
@@ -269,8 +269,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: permission.
     """
     ERROR_REASON_ATTEMPT_LOST: _ErrorReason.ValueType  # 100
-    """The attempt was lost, because its process is gone or could not go on, and no further attempt was allowed. Partial
-    output is kept.
+    """The attempt was lost, because its process is gone or could not go on, and no further attempt was allowed: by
+    attempts_max, or because nobody knows what a tool did that is not idempotent. Partial output is kept.
 
     Code: ABORTED.  Definite: no.  Retry: new inference.
     Metadata: attempt.
@@ -348,7 +348,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: violation.
     """
     ERROR_REASON_TOOL_FAILED: _ErrorReason.ValueType  # 113
-    """A tool failed and the profile says that this ends the inference.
+    """A tool that the server executes failed, and the profile says that this ends the inference. Calls that are refused or
+    denied, and what a client answers, do not.
 
     Code: ABORTED.  Definite: no.  Retry: no.
     Metadata: tool.
@@ -501,8 +502,8 @@ Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
 Metadata: inference_id, state.
 """
 ERROR_REASON_TOOL_CALL_NOT_PENDING: ErrorReason.ValueType  # 37
-"""Some of the tool calls are unknown or settled. Nothing was recorded. `tool_calls` lists them, separated by
-commas.
+"""Some of the tool calls are unknown, settled, or wait for an answer of the other kind. Nothing was recorded.
+`tool_calls` lists them, separated by commas.
 
 Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
 Metadata: inference_id, tool_calls.
@@ -600,8 +601,8 @@ Code: PERMISSION_DENIED.  Definite: yes.  Retry: no.
 Metadata: permission.
 """
 ERROR_REASON_ATTEMPT_LOST: ErrorReason.ValueType  # 100
-"""The attempt was lost, because its process is gone or could not go on, and no further attempt was allowed. Partial
-output is kept.
+"""The attempt was lost, because its process is gone or could not go on, and no further attempt was allowed: by
+attempts_max, or because nobody knows what a tool did that is not idempotent. Partial output is kept.
 
 Code: ABORTED.  Definite: no.  Retry: new inference.
 Metadata: attempt.
@@ -679,7 +680,8 @@ Code: FAILED_PRECONDITION.  Definite: yes.  Retry: new inference.
 Metadata: violation.
 """
 ERROR_REASON_TOOL_FAILED: ErrorReason.ValueType  # 113
-"""A tool failed and the profile says that this ends the inference.
+"""A tool that the server executes failed, and the profile says that this ends the inference. Calls that are refused or
+denied, and what a client answers, do not.
 
 Code: ABORTED.  Definite: no.  Retry: no.
 Metadata: tool.

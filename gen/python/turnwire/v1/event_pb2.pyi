@@ -180,8 +180,8 @@ class Event(_message.Message):
 
     @_builtins.property
     def tool_done(self) -> Global___ToolDone:
-        """Nothing more happens to a tool call. Entity: the tool call. Without a tool.call before it, the arguments were cut and the
-        block stays INCOMPLETE.
+        """Nothing more happens to a tool call. Entity: the tool call. Without a tool.call before it, the arguments were cut, or are
+        not one JSON object, and the block stays INCOMPLETE. An inference that ends while a call waits tells none.
         """
 
     @_builtins.property
@@ -384,7 +384,7 @@ Global___InferenceQueued: _TypeAlias = InferenceQueued  # noqa: Y015
 
 @_typing.final
 class InferenceStarted(_message.Message):
-    """An attempt began."""
+    """An attempt began, or went on after the inference had waited or was handed back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -888,7 +888,7 @@ class EngineCallStarted(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     iteration: _builtins.int
-    """Counts the engine calls of the attempt from 1."""
+    """Counts the engine calls of the inference from 1. A call that is made again after its attempt was lost has the same number."""
     engine: _builtins.str
     """The engine."""
     model: _builtins.str
@@ -1212,7 +1212,7 @@ Global___DebuggerResumed: _TypeAlias = DebuggerResumed  # noqa: Y015
 
 @_typing.final
 class ErrorRaised(_message.Message):
-    """Something failed that does not end the inference, such as one try of an engine call that is retried."""
+    """Something failed that does not end the inference, such as output that does not satisfy its schema and is sent back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -94,7 +94,7 @@ class _FinishClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishCla
     FINISH_CLASS_MAX_ITERATIONS: _FinishClass.ValueType  # 3
     """The tool loop was cut at iterations_max."""
     FINISH_CLASS_TOOL_CALLS_PENDING: _FinishClass.ValueType  # 4
-    """The model asked for tools although none were offered to it; the calls are among the last blocks of the turn."""
+    """The model asked for tools although none were offered to it; the calls are among the blocks that it produced."""
     FINISH_CLASS_INTERRUPTED: _FinishClass.ValueType  # 5
     """A cancel ended it."""
     FINISH_CLASS_ERROR: _FinishClass.ValueType  # 6
@@ -114,7 +114,7 @@ FINISH_CLASS_MAX_TOKENS: FinishClass.ValueType  # 2
 FINISH_CLASS_MAX_ITERATIONS: FinishClass.ValueType  # 3
 """The tool loop was cut at iterations_max."""
 FINISH_CLASS_TOOL_CALLS_PENDING: FinishClass.ValueType  # 4
-"""The model asked for tools although none were offered to it; the calls are among the last blocks of the turn."""
+"""The model asked for tools although none were offered to it; the calls are among the blocks that it produced."""
 FINISH_CLASS_INTERRUPTED: FinishClass.ValueType  # 5
 """A cancel ended it."""
 FINISH_CLASS_ERROR: FinishClass.ValueType  # 6
@@ -237,7 +237,7 @@ class Inference(_message.Message):
     turn_index: _builtins.int
     """The index of its turn. Absent until the inference first leaves QUEUED."""
     cancel_reason: _builtins.str
-    """The reason that came with the first cancel request. It MAY be empty."""
+    """The reason that came with the first cancel request. It MAY be empty; it is when another inference displaced this one."""
     attempts_max: _builtins.int
     """How many attempts may be made in all."""
     @_builtins.property
@@ -350,7 +350,9 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class InferenceConfig(_message.Message):
-    """The configuration of engine calls. A field that is not set keeps the profile's value."""
+    """The configuration of engine calls. A field that is not set, or empty, keeps the value below it: that of the session, else
+    that of the profile.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -375,22 +377,22 @@ class InferenceConfig(_message.Message):
     seed: _builtins.int
     """The seed for sampling, where the model takes one."""
     reasoning_effort: _builtins.str
-    """How much the model should reason: `none`, `low`, `medium` or `high`. Empty: the engine's default."""
+    """How much the model should reason: `none`, `low`, `medium` or `high`. Empty: the profile's, or the engine's default."""
     iterations_max: _builtins.int
     """The most engine calls of the tool loop, 1 to 100. Not set: the profile's, or 20. The tools that the last one asks for
     are executed before the inference ends with MAX_ITERATIONS.
     """
     tool_choice: _builtins.str
-    """Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`. `required` and a name
-    are for the first engine call of the inference; the calls after it are as with `auto`, so that the model can answer. A
-    call that the choice does not allow is refused with a ToolError `not_allowed`. A name that is not offered is the
-    engine's to refuse.
+    """Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: the profile's, or `auto`.
+    `required` and a name are for the first engine call of the inference; the calls after it are as with `auto`, so that
+    the model can answer. A call that the choice does not allow is refused with a ToolError `not_allowed`. A name that is
+    not offered is the engine's to refuse.
     """
     parallel_tool_calls: _builtins.bool
     """Whether the model may make several tool calls in one go."""
     @_builtins.property
     def stop_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts at which the model stops, at most 16."""
+        """Texts at which the model stops, at most 16. None: the profile's."""
 
     def __init__(
         self,
@@ -450,9 +452,13 @@ class Overrides(_message.Message):
     RECORD_SNAPSHOTS_FIELD_NUMBER: _builtins.int
     output_schema: _builtins.str
     """The JSON Schema (draft 2020-12) that the final text has to satisfy, as JSON text. Empty: free text. It is passed to the
-    provider where that can hold its model to it, and the text of the last engine call is validated in any case. A text
-    that does not satisfy it is sent back to the model with what is wrong with it, as often as the profile says; then the
-    inference ends with OUTPUT_INVALID, and the text stays in the turn. A reference to another document is INVALID_FIELD.
+    provider where that can hold its model to it, and the text of the last engine call is validated in any case, unless
+    that call asks for tools: finish_class is TOOL_CALLS_PENDING or MAX_ITERATIONS then. A text that does not satisfy it is
+    sent back to the model with what is wrong with it, as often as the profile and iterations_max allow; then the inference
+    ends with OUTPUT_INVALID. All of it stays in the turn.
+
+    `$schema` MAY name an older draft. A reference MUST be `#` or begin with `#/`. A schema that is not valid, that refers to
+    something else, or that would take too much work to check, is INVALID_FIELD.
     """
     engine_options: _builtins.str
     """Options that only the profile's engine understands, as one JSON object. Empty: none. The scripted engine takes a
@@ -466,7 +472,10 @@ class Overrides(_message.Message):
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.Tool]:
-        """Tools to offer besides the profile's. Names MUST be unique; one that the profile has too takes its place. At most 128."""
+        """Tools to offer besides the profile's. Names MUST be unique; one that the profile has too takes its place. At most 128. A
+        profile MAY say which names are offered at all: then another one is left out, and a call to it is answered with the
+        ToolError `not_allowed`.
+        """
 
     def __init__(
         self,

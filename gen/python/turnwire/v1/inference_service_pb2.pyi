@@ -62,7 +62,7 @@ class _SubscriptionEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     SUBSCRIPTION_END_REASON_UNSPECIFIED: _SubscriptionEndReason.ValueType  # 0
     """Never sent."""
     SUBSCRIPTION_END_REASON_INFERENCE_FINISHED: _SubscriptionEndReason.ValueType  # 1
-    """The inference that is named has ended, and its terminal event was delivered before."""
+    """The inference that is named has ended, and its terminal event was delivered before, unless the stream began after it."""
     SUBSCRIPTION_END_REASON_CAUGHT_UP: _SubscriptionEndReason.ValueType  # 2
     """The head at the time of the request is reached."""
     SUBSCRIPTION_END_REASON_SESSION_DELETED: _SubscriptionEndReason.ValueType  # 3
@@ -78,7 +78,7 @@ class SubscriptionEndReason(_SubscriptionEndReason, metaclass=_SubscriptionEndRe
 SUBSCRIPTION_END_REASON_UNSPECIFIED: SubscriptionEndReason.ValueType  # 0
 """Never sent."""
 SUBSCRIPTION_END_REASON_INFERENCE_FINISHED: SubscriptionEndReason.ValueType  # 1
-"""The inference that is named has ended, and its terminal event was delivered before."""
+"""The inference that is named has ended, and its terminal event was delivered before, unless the stream began after it."""
 SUBSCRIPTION_END_REASON_CAUGHT_UP: SubscriptionEndReason.ValueType  # 2
 """The head at the time of the request is reached."""
 SUBSCRIPTION_END_REASON_SESSION_DELETED: SubscriptionEndReason.ValueType  # 3
@@ -163,7 +163,8 @@ class StartInferenceRequest(_message.Message):
     """
     attempts_max: _builtins.int
     """How many attempts may be made when a server process is lost, 1 to 10. Not set: 1, so a lost attempt ends the inference
-    with ATTEMPT_LOST.
+    with ATTEMPT_LOST. The next attempt goes on after the last step that is committed. A tool that is not idempotent is never
+    executed twice: when it was being executed and its outcome is not known, the inference ends with ATTEMPT_LOST as well.
     """
     @_builtins.property
     def new_session(self) -> _session_pb2.NewSession:
@@ -426,9 +427,10 @@ class SubscribeEventsRequest(_message.Message):
     @_builtins.property
     def cancel_after_disconnect(self) -> _duration_pb2.Duration:
         """If set, and if this stream breaks without `end` and no stream comes back for the same inference in this time, the
-        inference is cancelled. 0 means at once. At most one day. It needs inference_id. A stream that comes back is one that
-        names the inference, with or without this field; one that is open when the time is over counts as well. It is
-        the server that held the stream that counts: when that one goes away itself, nothing is cancelled.
+        inference is cancelled; its cancel_reason says so. 0 means at once. At most one day. It needs inference_id. A stream
+        that comes back is one that names the inference, with or without this field; one that is open when the time is over
+        counts as well. It is the server that held the stream that counts: when that one goes away itself, nothing is
+        cancelled.
         """
 
     def __init__(
@@ -520,7 +522,7 @@ class SubscribeEventsResponse(_message.Message):
     after_sequence: _builtins.int
     """The through_sequence of the response before; where the stream begins, in the first one."""
     through_sequence: _builtins.int
-    """Up to where this response reaches. It is the cursor to resume from."""
+    """Up to where this response reaches. It is the cursor to resume from; after a start with `snapshot`, once that is whole."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """The events in (after_sequence, through_sequence], in order. None: a heartbeat, or the filter let none through."""
@@ -594,7 +596,9 @@ class SnapshotPart(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     last: _builtins.bool
-    """Whether this is the last part."""
+    """Whether this is the last part. Before it the snapshot is worth nothing, and through_sequence is no cursor: a client
+    whose stream ends or is cut before it MUST begin again with a snapshot.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """Events that, taken in order, bring a client to the same view as all events up to here would. Each entity is told by its

@@ -172,7 +172,8 @@ class InferenceServiceServicer(object):
         is missing although a filter is set, and resumes with after_sequence = the last through_sequence that it has seen,
         together with the log token. A response without events is a heartbeat: it comes when there was nothing to send for
         15 s, carries the position and consumes no sequence. The first response comes at once and has `opened`; the last one
-        has `end`. A stream that ends without `end` was cut, and MUST be resumed.
+        has `end`. A stream that ends without `end` was cut, and MUST be resumed; see SnapshotPart.last for one that began with
+        a snapshot.
 
         Where a stream begins and how it ends, for each start, until, and state of the inference that is named. Only events of
         that inference are delivered when one is named. `earliest` is the first event that is retained, `head` is the head at
@@ -227,8 +228,8 @@ class InferenceServiceServicer(object):
         - INFERENCE_NOT_FOUND  there is no such inference, or it is not one of this session.
         - LOG_REPLACED         `log` is not the token of the session's present log.
         - CURSOR_AHEAD         after_sequence is beyond the head.
-        - EVENTS_COMPACTED     retention has removed events after after_sequence, or the end of the inference that the stream
-        ends with. It also ends an open stream that retention has overtaken.
+        - EVENTS_COMPACTED     retention has removed events after after_sequence; or, from_beginning, the end of the inference
+        that the stream ends with. It also ends an open stream that retention has overtaken.
         - TOO_MANY_WATCHERS    the server holds as many watchers as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -278,12 +279,12 @@ class InferenceServiceServicer(object):
 
         Idempotent by idempotency_key: a repeat returns the inference as it is now, also after it has gone on or ended. Calls
         that are unknown, settled, or wait for an answer of the other kind are refused with the list of them; nothing is
-        recorded then.
+        recorded then. A call that is answered twice in one request is INVALID_FIELD.
 
         Errors:
         - INFERENCE_NOT_FOUND     there is no such inference.
         - INFERENCE_NOT_WAITING   it does not wait for tool results.
-        - TOOL_CALL_NOT_PENDING   some of the calls are unknown or settled.
+        - TOOL_CALL_NOT_PENDING   some of the calls are unknown, settled, or wait for an answer of the other kind.
         - IDEMPOTENCY_KEY_REUSED  the key came with other content before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

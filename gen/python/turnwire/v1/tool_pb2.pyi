@@ -57,7 +57,10 @@ class Tool(_message.Message):
     description: _builtins.str
     """What the tool does, for the model. At most 16 KiB."""
     input_schema: _builtins.str
-    """The JSON Schema (draft 2020-12) of the arguments, as JSON text. Empty: an object without properties."""
+    """The JSON Schema (draft 2020-12) of the arguments, as JSON text. Empty: an object without properties. It is the model's
+    provider that has to understand it, and the client that checks the arguments of its own tools against it: the server
+    only refuses what is neither a JSON object nor `true` nor `false`.
+    """
     placement: Global___ToolPlacement.ValueType
     """Who executes the tool. UNSPECIFIED means CLIENT for a tool that a request defines. With SERVER a request defines no tool
     but names one of the profile's, to require approval of it: `description` and `input_schema` MUST be empty then. One
@@ -92,12 +95,15 @@ class ToolCall(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ARGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The identity of the call within its turn. It is the model's own id where there is one."""
+    """The identity of the call within its inference. It is the model's own id, if there is one and no call of the inference
+    had it before. A call of another turn MAY have the same; an answer belongs to the nearest call of its id before it.
+    """
     name: _builtins.str
     """The name of the tool."""
     args: _builtins.str
-    """The arguments as JSON text. For a COMPLETE block it is one JSON object; for an INCOMPLETE one it is the part that had
-    arrived. Empty means `{}`.
+    """The arguments as JSON text. For a COMPLETE block it is one JSON object. For an INCOMPLETE one it is what the model wrote,
+    as far as it had arrived: such a call is not executed, and when there is no other one, the model is told so and goes on.
+    Empty means `{}`.
     """
     def __init__(
         self,

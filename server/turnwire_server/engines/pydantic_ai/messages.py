@@ -1,8 +1,10 @@
 """Blocks to pydantic-ai's messages, in an order that every provider accepts."""
 
 import json
+import mimetypes
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic_ai.messages import (
     BinaryContent,
@@ -37,6 +39,9 @@ _FILES: Mapping[Dialect, Literal["anthropic", "google", "openai"]] = {
     Dialect.ANTHROPIC: "anthropic",
     Dialect.GOOGLE: "google",
 }
+
+# The dialects that can be told how closely to look at an image.
+_WITH_DETAIL = frozenset({Dialect.OPENAI_CHAT, Dialect.OPENAI_RESPONSES})
 
 _UNKNOWN_OUTCOME = ToolError("the outcome of this call is unknown", "unknown_outcome")
 
@@ -162,12 +167,25 @@ def _request_parts(kind: User | System, dialect: Dialect) -> Iterator[ModelReque
 
 
 def _image(image: Image, dialect: Dialect) -> UserContent:
-    detail = {"detail": image.detail} if image.detail else None
+    """Return an image. It is the provider that reads a URL, never this server: clients must not send it anywhere.
+
+    For OpenAI chat a file is refused. `detail` is left out where a dialect has no word for it.
+    """
+    detail = {"detail": image.detail} if image.detail and dialect in _WITH_DETAIL else None
     if image.content:
         return BinaryContent(image.content, media_type=image.media_type, vendor_metadata=detail)
-    if image.file:
-        return UploadedFile(image.file, provider_name=_FILES[dialect], media_type=image.media_type or None)
-    return ImageUrl(image.url, media_type=image.media_type or None, vendor_metadata=detail)
+    media_type = image.media_type or _guessed_media_type(image.url or image.file)
+    if image.url and dialect is not Dialect.GOOGLE:
+        return ImageUrl(image.url, media_type=media_type, vendor_metadata=detail)
+    # Gemini takes URLs and files in the same place; pydantic-ai would download a URL.
+    name = image.url or image.file
+    return UploadedFile(name, provider_name=_FILES[dialect], media_type=media_type, vendor_metadata=detail)
+
+
+def _guessed_media_type(name: str) -> str:
+    """Return what an image may be that nobody says more of; as something else than an image it would be a document."""
+    guessed = mimetypes.guess_type(urlsplit(name).path)[0] or ""
+    return guessed if guessed.startswith("image/") else "image/png"
 
 
 def _tool_return(call: ToolCallPart, outcome: str | ToolError, dialect: Dialect) -> ToolReturnPart:

@@ -28,6 +28,7 @@ from turnwire_server.domain.inference import (
 from turnwire_server.domain.lifecycle import (
     begin,
     commit,
+    deadline_outcome,
     end,
     enqueue,
     event_of,
@@ -182,3 +183,17 @@ def test_end_of_a_queued_inference_is_no_success() -> None:
 def test_nothing_ends_twice(state: InferenceState) -> None:
     with pytest.raises(IllegalTransition):
         end(replace(NEW, state=state), Failed(FAILURE), Usage(), NOW, event_count=1, block_count=0)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "told"),
+    [
+        (timedelta(days=30), "2592000s"),
+        (timedelta(days=12, microseconds=1), "1036800.000001s"),
+        (timedelta(seconds=1.5), "1.5s"),
+        (timedelta(microseconds=1), "0.000001s"),
+    ],
+)
+def test_the_timeout_that_passed_is_told_without_exponents(timeout: timedelta, told: str) -> None:
+    failed = deadline_outcome(replace(NEW, deadline_time=NOW + timeout))
+    assert failed.error.metadata == {"timeout": told}

@@ -30,6 +30,8 @@ from pydantic_ai.messages import (
     ToolReturnPart,
     UserPromptPart,
 )
+from pydantic_ai.models.test import TestModel
+from pydantic_ai.profiles import ModelProfile
 
 from turnwire_server.domain.errors import (
     ContentRefusedError,
@@ -42,7 +44,7 @@ from turnwire_server.domain.errors import (
     EngineUnavailableError,
 )
 from turnwire_server.domain.inference import InferenceConfig
-from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
+from turnwire_server.domain.tool import Tool, ToolCall, ToolError, ToolUse
 from turnwire_server.domain.turn import Block, BlockKind, BlockStatus, Image, LlmText, Other, Reasoning, System, User
 from turnwire_server.engines.base import EngineCall, EngineChunk, PartDelta, PartEnd, PartKind, PartStart
 from turnwire_server.engines.pydantic_ai import PydanticAIEngine
@@ -50,12 +52,31 @@ from turnwire_server.engines.pydantic_ai.failures import engine_error
 from turnwire_server.engines.pydantic_ai.messages import to_messages
 from turnwire_server.engines.pydantic_ai.options import Dialect, Endpoint, parse_options
 from turnwire_server.engines.pydantic_ai.output import Output
+from turnwire_server.engines.pydantic_ai.settings import to_parameters
 
 KEY = "sk-very-secret-key"
 
 
 async def never(_: EngineChunk) -> None:
     raise AssertionError
+
+
+# --- schemas ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ("true", {"type": "object"}),
+        (" false ", {"type": "object", "not": {}}),
+        ('{"type": "object"}', {"type": "object"}),
+    ],
+)
+def test_boolean_schemas_are_told_as_objects(schema: str, told: Mapping[str, object]) -> None:
+    model = TestModel(profile=ModelProfile(supports_json_schema_output=True))
+    parameters = to_parameters(EngineCall("s", "i", 1, (), InferenceConfig(), (Tool("x", "", schema),), schema), model)
+    assert parameters.function_tools[0].parameters_json_schema == told
+    assert parameters.output_object is None  # no provider takes one that says nothing of what is in it
 
 
 # --- options ------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Cutting the beginning of a log: its fold takes its place, now and then, and never when it would be wrong."""
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import pytest
 
@@ -52,7 +53,7 @@ async def test_the_fold_takes_the_place_of_what_goes_wherever_it_is_cut() -> Non
         await harness.end()
 
 
-async def test_it_is_cut_again_once_an_eighth_more_can_go(harness: Harness) -> None:
+async def test_it_is_cut_again_once_an_eighth_more_or_all_can_go(harness: Harness) -> None:
     await harness.session()
     claim = await harness.running()
     position = await tell(harness, claim, 0, LlmStart(), *(LlmDelta("x", n) for n in range(100)))
@@ -63,11 +64,27 @@ async def test_it_is_cut_again_once_an_eighth_more_can_go(harness: Harness) -> N
     bases = [await _base(harness)]
     for through in range(60, len(log) + 1):
         before = bases[-1].through_sequence
-        is_enough = (through - before) * GONE_PER_EVENT_MAX >= before
+        is_enough = (through - before) * GONE_PER_EVENT_MAX >= before or through == len(log)
         assert await _retire(harness, through) == is_enough
         if is_enough:
             bases.append(await _base(harness))
-    assert [base.through_sequence for base in bases] == [0, 60, 68, 77, 87, 98, 111, 125, 141]
+    assert [base.through_sequence for base in bases] == [0, 60, 68, 77, 87, 98, 111, 125, 141, len(log)]
+    for base in bases:
+        assert decode_frames(base.fold) == fold(log[: base.through_sequence])
+
+
+async def test_a_long_log_goes_piece_by_piece(harness: Harness) -> None:
+    log = await write_log(harness)
+    through = max(cut for cut in range(len(log)) if _is_finished(log, cut))
+    bases = [Base()]
+    for _ in range(len(log)):
+        retired = Retired("local", "s", through)
+        if not await retire(harness.store, retired, CODEC.decode, CODEC.encode, events_max=3):
+            break
+        bases.append(await _base(harness))
+    pieces = [after.through_sequence - before.through_sequence for before, after in pairwise(bases)]
+    assert (pieces[:3], max(pieces)) == ([3, 3, 3], through // GONE_PER_EVENT_MAX)
+    assert 0 <= (through - sum(pieces)) * GONE_PER_EVENT_MAX < through  # less is not worth it
     for base in bases:
         assert decode_frames(base.fold) == fold(log[: base.through_sequence])
 

@@ -11,6 +11,7 @@ import pytest
 from contract.store_harness import Harness
 from support.event_view import view_of
 from support.session_logs import CODEC, DisturbedStore, fold, open_disturbed, tell, write_log
+from turnwire_server.domain.errors import EventsCompactedError
 from turnwire_server.domain.event import Event, InferenceFinished, LlmDelta, LlmStart
 from turnwire_server.events.fanout import Fanout
 from turnwire_server.events.subscription import Delivery, End, StartKind, Subscription, Until, subscribe
@@ -83,6 +84,21 @@ async def test_an_inference_that_has_ended_is_told_and_the_stream_ends_also_afte
             assert deliveries[-1].end is End.INFERENCE_FINISHED
             assert _snapshot(deliveries) == [e for e in fold(log) if e.inference_id == terminal.inference_id]
             assert _events(deliveries) == []
+
+
+async def test_who_has_seen_an_end_that_was_cut_away_is_told_of_it(harness: Harness) -> None:
+    log = await write_log(harness)
+    terminal = next(event for event in log if isinstance(event.payload, InferenceFinished))
+    cut = terminal.sequence
+    await harness.store.compact("local", "s", Base(cut, b"".join(map(encode_frame, fold(log[:cut])))))
+    request = Subscription("local", "s", StartKind.LIVE, 0, terminal.inference_id, Until.INFERENCE_END)
+    for start, after in ((StartKind.LIVE, 0), (StartKind.AFTER_SEQUENCE, cut), (StartKind.AFTER_SEQUENCE, len(log))):
+        (delivery,) = await _read(harness, replace(request, start=start, after_sequence=after), Fanout())
+        assert (delivery.end, delivery.frames) == (End.INFERENCE_FINISHED, ())
+    for start, after in ((StartKind.FROM_BEGINNING, 0), (StartKind.AFTER_SEQUENCE, cut - 1)):
+        with pytest.raises(EventsCompactedError) as refused:
+            await _read(harness, replace(request, start=start, after_sequence=after), Fanout())
+        assert refused.value.metadata["earliest_sequence"] == str(cut + 1)
 
 
 async def test_what_is_committed_while_the_snapshot_is_read_follows_it(harness: Harness) -> None:

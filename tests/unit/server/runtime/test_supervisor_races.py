@@ -1,12 +1,13 @@
 """Answers of the store that come late, not at all, or in another order than they were asked for."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 from support.supervised import HANG, World
 from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.ids import LOCAL
-from turnwire_server.domain.inference import InferenceState
+from turnwire_server.domain.inference import InferenceState, Overrides
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.stores.memory import MemorySessionStore
 
@@ -189,3 +190,21 @@ async def test_one_beat_that_hangs_makes_nobody_dead() -> None:
             while (await MemorySessionStore.heartbeat(world.store, "other")).beats == before or world.store.hang_once:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert world.fitness == []
+
+
+async def test_an_engine_that_waits_for_the_store_is_not_looked_at_again_and_again() -> None:
+    world = World(silence=0.02)
+    world.store.errors["append"] = [UNKNOWN] * 10_000
+    said = {"deltaLength": 1, "calls": [{"steps": [{"text": {"text": "x" * 5000}}]}]}  # more than a log has room for
+    async with world.at_work():
+        inference = await world.start("s", Overrides(engine_options=json.dumps({"script": said})))
+        await world.wait(inference, InferenceState.RUNNING)
+        for _ in range(10_000):  # by then the log has no more room, and the engine has been silent for too long
+            await asyncio.sleep(0)
+        begin, read_count = world.clock.monotonic(), world.clock.read_count
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        looks_max = 20 + 20 * (world.clock.monotonic() - begin) / 0.02
+        assert world.clock.read_count - read_count < looks_max
+        assert world.engine.running == 1
+        world.store.errors["append"].clear()

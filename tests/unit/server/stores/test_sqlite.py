@@ -320,7 +320,7 @@ async def test_no_query_reads_all_inferences_or_sorts_a_listing(tmp_path: Path) 
         for states in ((), (InferenceState.QUEUED,), (InferenceState.RUNNING, InferenceState.SUCCEEDED)):
             inferences.list_inferences(connection, "local", "s", states, 9, None)
         turns.list_turns(connection, "local", "s", TurnView.FULL, 9, None, newest_first=True)
-        log.find_retired(connection, harness.now, 9)
+        log.find_retired(connection, harness.now, 9, 0)
         listings = list(asked)
         leases.heartbeat(tx, "me")
         leases.claim(tx, "me", ["t"], only_lost=False)

@@ -152,11 +152,11 @@ async def test_what_is_old_in_it_is_found(fixture: Path, tmp_path: Path) -> None
         assert [inference.state.is_terminal for inference in done] == [True, True, True]
         for inference, end in zip(done, (19, 28, 37), strict=True):
             assert inference.end_time is not None
-            found = await store.find_retired(inference.end_time + timedelta(seconds=1), 9)
+            found = await store.find_retired(inference.end_time + timedelta(seconds=1), 9, 0)
             assert found == (Retired("local", "talk", end),)
             assert inference.last_sequence == end
         await store.compact("local", "talk", Base(37, b"fold"))
-        assert await store.find_retired(clock()() + timedelta(days=1000), 9) == ()
+        assert await store.find_retired(clock()() + timedelta(days=1000), 9, 0) == ()
 
 
 @every_fixture

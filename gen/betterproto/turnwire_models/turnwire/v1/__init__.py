@@ -415,8 +415,8 @@ class ErrorReason(betterproto2.Enum):
 
     TOOL_CALL_NOT_PENDING = 37
     """
-    Some of the tool calls are unknown or settled. Nothing was recorded. `tool_calls` lists them, separated by
-    commas.
+    Some of the tool calls are unknown, settled, or wait for an answer of the other kind. Nothing was recorded.
+    `tool_calls` lists them, separated by commas.
 
     Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
     Metadata: inference_id, tool_calls.
@@ -546,8 +546,8 @@ class ErrorReason(betterproto2.Enum):
 
     ATTEMPT_LOST = 100
     """
-    The attempt was lost, because its process is gone or could not go on, and no further attempt was allowed. Partial
-    output is kept.
+    The attempt was lost, because its process is gone or could not go on, and no further attempt was allowed: by
+    attempts_max, or because nobody knows what a tool did that is not idempotent. Partial output is kept.
 
     Code: ABORTED.  Definite: no.  Retry: new inference.
     Metadata: attempt.
@@ -651,7 +651,8 @@ class ErrorReason(betterproto2.Enum):
 
     TOOL_FAILED = 113
     """
-    A tool failed and the profile says that this ends the inference.
+    A tool that the server executes failed, and the profile says that this ends the inference. Calls that are refused or
+    denied, and what a client answers, do not.
 
     Code: ABORTED.  Definite: no.  Retry: no.
     Metadata: tool.
@@ -829,7 +830,7 @@ class FinishClass(betterproto2.Enum):
 
     TOOL_CALLS_PENDING = 4
     """
-    The model asked for tools although none were offered to it; the calls are among the last blocks of the turn.
+    The model asked for tools although none were offered to it; the calls are among the blocks that it produced.
     """
 
     INTERRUPTED = 5
@@ -1102,7 +1103,7 @@ class SubscriptionEndReason(betterproto2.Enum):
 
     INFERENCE_FINISHED = 1
     """
-    The inference that is named has ended, and its terminal event was delivered before.
+    The inference that is named has ended, and its terminal event was delivered before, unless the stream began after it.
     """
 
     CAUGHT_UP = 2
@@ -1807,7 +1808,7 @@ class EngineCallStarted(betterproto2.Message):
         betterproto2.field(1, betterproto2.TYPE_UINT32)
     )
     """
-    Counts the engine calls of the attempt from 1.
+    Counts the engine calls of the inference from 1. A call that is made again after its attempt was lost has the same number.
     """
 
     engine: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -1875,7 +1876,7 @@ default_message_pool.register_message("turnwire.v1", "Error", Error)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class ErrorRaised(betterproto2.Message):
     """
-    Something failed that does not end the inference, such as one try of an engine call that is retried.
+    Something failed that does not end the inference, such as output that does not satisfy its schema and is sent back.
     """
 
     error: "Error | None" = betterproto2.field(
@@ -2070,8 +2071,8 @@ class Event(betterproto2.Message):
         29, betterproto2.TYPE_MESSAGE, optional=True, group="payload"
     )
     """
-    Nothing more happens to a tool call. Entity: the tool call. Without a tool.call before it, the arguments were cut and the
-    block stays INCOMPLETE.
+    Nothing more happens to a tool call. Entity: the tool call. Without a tool.call before it, the arguments were cut, or are
+    not one JSON object, and the block stays INCOMPLETE. An inference that ends while a call waits tells none.
     """
 
     tools_required: "ToolsRequired | None" = betterproto2.field(
@@ -2668,7 +2669,7 @@ class Inference(betterproto2.Message):
         20, betterproto2.TYPE_STRING
     )
     """
-    The reason that came with the first cancel request. It MAY be empty.
+    The reason that came with the first cancel request. It MAY be empty; it is when another inference displaced this one.
     """
 
     attempts_max: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
@@ -2737,7 +2738,8 @@ default_message_pool.register_message(
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class InferenceConfig(betterproto2.Message):
     """
-    The configuration of engine calls. A field that is not set keeps the profile's value.
+    The configuration of engine calls. A field that is not set, or empty, keeps the value below it: that of the session, else
+    that of the profile.
     """
 
     model: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -2772,7 +2774,7 @@ class InferenceConfig(betterproto2.Message):
         5, betterproto2.TYPE_STRING, repeated=True
     )
     """
-    Texts at which the model stops, at most 16.
+    Texts at which the model stops, at most 16. None: the profile's.
     """
 
     seed: "typing.Annotated[int, pydantic.Field(ge=-2**63, le=2**63 - 1)] | None" = (
@@ -2786,7 +2788,7 @@ class InferenceConfig(betterproto2.Message):
         7, betterproto2.TYPE_STRING
     )
     """
-    How much the model should reason: `none`, `low`, `medium` or `high`. Empty: the engine's default.
+    How much the model should reason: `none`, `low`, `medium` or `high`. Empty: the profile's, or the engine's default.
     """
 
     iterations_max: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
@@ -2801,10 +2803,10 @@ class InferenceConfig(betterproto2.Message):
         9, betterproto2.TYPE_STRING
     )
     """
-    Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: `auto`. `required` and a name
-    are for the first engine call of the inference; the calls after it are as with `auto`, so that the model can answer. A
-    call that the choice does not allow is refused with a ToolError `not_allowed`. A name that is not offered is the
-    engine's to refuse.
+    Which tool the model has to use: `auto`, `none`, `required`, or the name of a tool. Empty: the profile's, or `auto`.
+    `required` and a name are for the first engine call of the inference; the calls after it are as with `auto`, so that
+    the model can answer. A call that the choice does not allow is refused with a ToolError `not_allowed`. A name that is
+    not offered is the engine's to refuse.
     """
 
     parallel_tool_calls: "bool | None" = betterproto2.field(
@@ -2933,7 +2935,7 @@ default_message_pool.register_message("turnwire.v1", "InferenceRef", InferenceRe
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class InferenceStarted(betterproto2.Message):
     """
-    An attempt began.
+    An attempt began, or went on after the inference had waited or was handed back.
     """
 
     engine: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3870,7 +3872,9 @@ class Overrides(betterproto2.Message):
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    Tools to offer besides the profile's. Names MUST be unique; one that the profile has too takes its place. At most 128.
+    Tools to offer besides the profile's. Names MUST be unique; one that the profile has too takes its place. At most 128. A
+    profile MAY say which names are offered at all: then another one is left out, and a call to it is answered with the
+    ToolError `not_allowed`.
     """
 
     output_schema: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3878,9 +3882,13 @@ class Overrides(betterproto2.Message):
     )
     """
     The JSON Schema (draft 2020-12) that the final text has to satisfy, as JSON text. Empty: free text. It is passed to the
-    provider where that can hold its model to it, and the text of the last engine call is validated in any case. A text
-    that does not satisfy it is sent back to the model with what is wrong with it, as often as the profile says; then the
-    inference ends with OUTPUT_INVALID, and the text stays in the turn. A reference to another document is INVALID_FIELD.
+    provider where that can hold its model to it, and the text of the last engine call is validated in any case, unless
+    that call asks for tools: finish_class is TOOL_CALLS_PENDING or MAX_ITERATIONS then. A text that does not satisfy it is
+    sent back to the model with what is wrong with it, as often as the profile and iterations_max allow; then the inference
+    ends with OUTPUT_INVALID. All of it stays in the turn.
+
+    `$schema` MAY name an older draft. A reference MUST be `#` or begin with `#/`. A schema that is not valid, that refers to
+    something else, or that would take too much work to check, is INVALID_FIELD.
     """
 
     engine_options: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -4498,7 +4506,8 @@ class SnapshotPart(betterproto2.Message):
 
     last: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    Whether this is the last part.
+    Whether this is the last part. Before it the snapshot is worth nothing, and through_sequence is no cursor: a client
+    whose stream ends or is cut before it MUST begin again with a snapshot.
     """
 
 
@@ -4588,7 +4597,8 @@ class StartInferenceRequest(betterproto2.Message):
     )
     """
     How many attempts may be made when a server process is lost, 1 to 10. Not set: 1, so a lost attempt ends the inference
-    with ATTEMPT_LOST.
+    with ATTEMPT_LOST. The next attempt goes on after the last step that is committed. A tool that is not idempotent is never
+    executed twice: when it was being executed and its outcome is not known, the inference ends with ATTEMPT_LOST as well.
     """
 
     metadata: "dict[str, str]" = betterproto2.field(
@@ -4781,9 +4791,10 @@ class SubscribeEventsRequest(betterproto2.Message):
     )
     """
     If set, and if this stream breaks without `end` and no stream comes back for the same inference in this time, the
-    inference is cancelled. 0 means at once. At most one day. It needs inference_id. A stream that comes back is one that
-    names the inference, with or without this field; one that is open when the time is over counts as well. It is
-    the server that held the stream that counts: when that one goes away itself, nothing is cancelled.
+    inference is cancelled; its cancel_reason says so. 0 means at once. At most one day. It needs inference_id. A stream
+    that comes back is one that names the inference, with or without this field; one that is open when the time is over
+    counts as well. It is the server that held the stream that counts: when that one goes away itself, nothing is
+    cancelled.
     """
 
     @model_validator(mode="after")
@@ -4820,7 +4831,7 @@ class SubscribeEventsResponse(betterproto2.Message):
         betterproto2.field(3, betterproto2.TYPE_UINT64)
     )
     """
-    Up to where this response reaches. It is the cursor to resume from.
+    Up to where this response reaches. It is the cursor to resume from; after a start with `snapshot`, once that is whole.
     """
 
     opened: "SubscriptionOpened | None" = betterproto2.field(
@@ -5048,7 +5059,9 @@ class Tool(betterproto2.Message):
         3, betterproto2.TYPE_STRING
     )
     """
-    The JSON Schema (draft 2020-12) of the arguments, as JSON text. Empty: an object without properties.
+    The JSON Schema (draft 2020-12) of the arguments, as JSON text. Empty: an object without properties. It is the model's
+    provider that has to understand it, and the client that checks the arguments of its own tools against it: the server
+    only refuses what is neither a JSON object nor `true` nor `false`.
     """
 
     placement: "ToolPlacement" = betterproto2.field(
@@ -5097,7 +5110,8 @@ class ToolCall(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    The identity of the call within its turn. It is the model's own id where there is one.
+    The identity of the call within its inference. It is the model's own id, if there is one and no call of the inference
+    had it before. A call of another turn MAY have the same; an answer belongs to the nearest call of its id before it.
     """
 
     name: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -5111,8 +5125,9 @@ class ToolCall(betterproto2.Message):
         3, betterproto2.TYPE_STRING
     )
     """
-    The arguments as JSON text. For a COMPLETE block it is one JSON object; for an INCOMPLETE one it is the part that had
-    arrived. Empty means `{}`.
+    The arguments as JSON text. For a COMPLETE block it is one JSON object. For an INCOMPLETE one it is what the model wrote,
+    as far as it had arrived: such a call is not executed, and when there is no other one, the model is told so and goes on.
+    Empty means `{}`.
     """
 
 
