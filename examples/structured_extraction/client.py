@@ -42,8 +42,8 @@ async def main() -> None:
         except OutputInvalidError as failed:
             print(f"not an invoice: {failed.message}\n{failed.result.text}")
         else:
-            line = invoice.lines[0]
-            print(f"{invoice.number}: {invoice.total_cents / 100:.2f} for {line.count} {line.what}")
+            what = ", ".join(f"{line.count} {line.what}" for line in invoice.lines)
+            print(f"{invoice.number}: {invoice.total_cents / 100:.2f} for {what}")
 
 
 asyncio.run(main())

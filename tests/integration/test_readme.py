@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.server import ServerProcess
+from support.server import ServerProcess, server_on
 from turnwire_server.bootstrap import installed_engines
 from turnwire_server.config.profile_file import ParametersEntry, ProfileEntry, ToolPolicyEntry
 from turnwire_server.config.profiles import load_profiles
@@ -130,6 +130,67 @@ def test_the_python_example_runs(server_process: ServerProcess, tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Hello there\nHello there\n"
+
+
+LOOP = "## Tools, approvals, structured output, steps"
+
+
+def test_the_commands_about_tools_and_steps_as_the_readme_shows_them(tmp_path: Path) -> None:
+    served = re.search(r"`PYTHONPATH=(\S+) turnwire serve --profiles (\S+)`", _section(LOOP))
+    assert served
+    blocks = re.findall(r"^```sh\n(.*?)^```$", _section(LOOP), re.MULTILINE | re.DOTALL)
+    known = os.environ.get("PYTHONPATH", "")
+    paths = os.pathsep.join([str(ROOT / served[1]), *([known] if known else [])])
+    outcomes: list[subprocess.CompletedProcess[str]] = []
+    arguments = ("--profiles", str(ROOT / served[2]))
+    with server_on(tmp_path / "turnwire.db", *arguments, environment={"PYTHONPATH": paths}) as server:
+        for block in blocks:
+            command = f'turnwire() {{ {sys.executable} -m turnwire_client.cli "$@"; }}\n{block}'
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", command],
+                env={**os.environ, "TURNWIRE_TARGET": server.address},
+                input="Hello\n",  # what is said to chat
+                capture_output=True,
+                text=True,
+                timeout=100,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            outcomes.append(done)
+    tools, steps = outcomes
+    assert "answer" in tools.stderr
+    assert tools.stdout.count("I wrote to Ana. The other mail was not approved.") == 2
+    assert tools.stdout.count("denied: the call was not approved") == 2  # both, in the chat
+    assert "step mode is on" in steps.stdout
+    assert "steps release" in steps.stderr
+    phases = [line.split()[1] for line in steps.stdout.split("NEWEST BLOCK\n")[1].splitlines()]
+    assert phases[:2] == ["pre_inference", "post_inference"]
+
+
+def test_the_python_example_with_tools_runs(tmp_path: Path) -> None:
+    calls = [
+        [{"toolCall": {"name": "get_weather", "args": '{"city": "Oslo"}'}}],
+        [{"text": {"text": "cold"}}],  # which misses the schema
+        [{"text": {"text": '{"celsius": -3}'}}],
+    ]
+    options = {"script": {"calls": [{"steps": steps} for steps in calls]}}
+    profiles = tmp_path / "profiles.json"
+    profiles.write_text(
+        json.dumps({"default": "a", "profiles": {"a": {"engine": "scripted", "engine_options": options}}})
+    )
+    with server_on(tmp_path / "turnwire.db", "--profiles", str(profiles)) as server:
+        example = _block(_section(LOOP), "python").replace("127.0.0.1:7450", server.address)
+        paths = os.pathsep.join(str(ROOT / part) for part in ("client", "gen/python"))
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", example],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, "-3\n"), done.stderr
 
 
 def test_what_is_said_about_betterproto_is_what_the_contract_tests_know() -> None:

@@ -79,7 +79,6 @@ SAID = (
     "in the range",
     "should be",
     "is empty",
-    "only one of",
     "cannot be read",
     "is not CALL",
     "is not JSON",

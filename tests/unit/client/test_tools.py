@@ -143,14 +143,19 @@ async def test_functions_answer_until_the_end(fake: FakeServer, client: Client) 
 
     fake.call_tools(LOOK, PEEK)
     fake.call_tools(ToolCall(id="c4", name="crash"), ToolCall(id="c5", name="look", args='{"p": 1}'))
-    fake.call_tools(ToolCall(id="c1", name="add", args='{"a": 1, "b": 2}'))  # models use ids again
+    fake.call_tools(ToolCall(id="c6", name="add", args='{"a": 1, "b": 2}'))
     fake.reply("well")
     handle = await client.start_inference(input="hello")
     functions = {"look": look, "peek": peek, "crash": lambda: 1 / 0, "add": lambda a, b: a + b}
     assert (await handle.run_tools(functions)).text == "well"
     found = await uses(handle)
     assert found.pop("c5").startswith("invalid_args: ")
-    assert found == {"c1": "3", "c2": "mine: too dark", "c4": "crashed: the tool crashed (ZeroDivisionError)"}
+    assert found == {
+        "c1": '{"found": 1}',
+        "c2": "mine: too dark",
+        "c4": "crashed: the tool crashed (ZeroDivisionError)",
+        "c6": "3",
+    }
 
 
 async def test_a_crash_is_logged_where_it_happened(
