@@ -16,6 +16,8 @@ from pydantic_ai.exceptions import (
     UserError,
 )
 from pydantic_ai.messages import (
+    BinaryContent,
+    ImageUrl,
     ModelMessage,
     ModelResponseStreamEvent,
     PartDeltaEvent,
@@ -28,8 +30,10 @@ from pydantic_ai.messages import (
     ToolCallPart,
     ToolCallPartDelta,
     ToolReturnPart,
+    UploadedFile,
     UserPromptPart,
 )
+from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.profiles import ModelProfile
 
@@ -53,6 +57,7 @@ from turnwire_server.engines.pydantic_ai.messages import to_messages
 from turnwire_server.engines.pydantic_ai.options import Dialect, Endpoint, parse_options
 from turnwire_server.engines.pydantic_ai.output import Output
 from turnwire_server.engines.pydantic_ai.settings import to_parameters
+from turnwire_server.engines.pydantic_ai.upstream import connect
 
 KEY = "sk-very-secret-key"
 
@@ -327,6 +332,72 @@ def test_images() -> None:
     kinds = [each if isinstance(each, str) else each.kind for each in part.content]
     assert kinds == ["look", "image-url", "binary", "uploaded-file"]
     assert shape(said(User(""), LlmText("x"))) == [["text"]]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_an_image_says_what_a_dialect_has_a_word_for(dialect: Dialect) -> None:
+    images = (
+        Image(url="https://x/cat.webp?size=2", detail="low"),
+        Image(url="https://x/cat", media_type="image/gif"),
+        Image(content=b"p", media_type="image/png", detail="high"),
+        Image(file="f.pdf"),
+    )
+    (message,) = said(User("", images), dialect=dialect)
+    (part,) = message.parts
+    assert isinstance(part, UserPromptPart)
+    shown = [each for each in part.content if isinstance(each, ImageUrl | BinaryContent | UploadedFile)]
+    assert [each.media_type for each in shown] == ["image/webp", "image/gif", "image/png", "image/png"]
+    details = [each.vendor_metadata for each in shown]
+    has_detail = dialect in {Dialect.OPENAI_CHAT, Dialect.OPENAI_RESPONSES}
+    assert details == ([{"detail": "low"}, None, {"detail": "high"}, None] if has_detail else [None] * 4)
+    # pydantic-ai would have this server read what Gemini is to read.
+    assert isinstance(shown[0], UploadedFile) == (dialect is Dialect.GOOGLE)
+
+
+# --- schemas ------------------------------------------------------------------------------------
+
+CLOSED = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+FREE = {"type": "object", "properties": {"a": {"type": "object"}}, "required": ["a"]}
+MODELS = {"openai-chat": "gpt-5-mini", "anthropic": "claude-sonnet-5-5", "google": "gemini-2.5-flash"}
+ALL, NOT_ANTHROPIC, GEMINI = set(MODELS), {"openai-chat", "google"}, {"google"}
+
+
+def parameters(dialect: str, schema: object, tool: object = None) -> ModelRequestParameters:
+    model = connect(Endpoint(Dialect(dialect), "http://127.0.0.1:9")).model(MODELS[dialect])
+    tools = (Tool("t", input_schema=json.dumps(tool)),) if tool else ()
+    call = EngineCall("s", "i", 1, (), tools=tools, output_schema=json.dumps(schema) if schema is not None else "")
+    return model.prepare_request(None, to_parameters(call, model))[1]
+
+
+@pytest.mark.parametrize("dialect", MODELS)
+@pytest.mark.parametrize(
+    ("schema", "takes"),
+    [
+        (CLOSED, ALL),
+        ({**CLOSED, "additionalProperties": False}, ALL),
+        (FREE, NOT_ANTHROPIC),
+        ({**CLOSED, "patternProperties": {"^x": {}}}, NOT_ANTHROPIC),
+        ({**CLOSED, "properties": {"a": {"anyOf": [{"type": ["object", "null"]}]}}}, NOT_ANTHROPIC),
+        ({**CLOSED, "properties": {"a": {}}}, NOT_ANTHROPIC),
+        ({"type": "array", "items": CLOSED}, GEMINI),
+        ({"anyOf": [CLOSED]}, GEMINI),
+        ({}, set[str]()),
+        (True, set[str]()),
+    ],
+)
+def test_an_output_schema_goes_where_it_stays_what_it_is(dialect: str, schema: object, takes: set[str]) -> None:
+    output = parameters(dialect, schema).output_object
+    assert (output is not None) == (dialect in takes)
+    if output and schema is FREE:
+        assert output.json_schema["properties"]["a"].get("additionalProperties") is not False
+
+
+@pytest.mark.parametrize("dialect", MODELS)
+def test_a_tool_may_take_whatever_its_schema_lets_it(dialect: str) -> None:
+    (free,) = parameters(dialect, None, FREE).function_tools
+    assert free.parameters_json_schema["properties"]["a"].get("additionalProperties") is not False
+    (closed,) = parameters(dialect, None, CLOSED).function_tools
+    assert closed.strict is (dialect != "anthropic"), "what can be strict is"
 
 
 # --- output -------------------------------------------------------------------------------------
