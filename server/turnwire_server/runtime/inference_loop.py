@@ -170,7 +170,7 @@ class Attempt:
         self._record.iteration = at.iteration + 1
         self._record.mark(SnapshotPhase.PRE_INFERENCE)
         step = EngineStep(self.claim, self._assembly, self._record, self._ports.mint, self._tell, self._hear)
-        self._hear()
+        self._heard_time = self._ports.clock.monotonic()
         try:
             ended = await self._until_stopped(step.run())
         finally:
@@ -317,7 +317,8 @@ class Attempt:
         self._hear()
 
     def _hear(self) -> None:
-        self._heard_time = self._ports.clock.monotonic()
+        if self._heard_time is not None:  # an engine may say something although it has returned
+            self._heard_time = self._ports.clock.monotonic()
 
     def _said(self, engine: "asyncio.Task[Said]") -> Said | Outcome:
         if engine.cancelled():  # an engine that raises CancelledError by itself is a defect of the engine

@@ -1,17 +1,15 @@
 """The tool loop: engine calls and batches of tools by turns, with everything that may come between."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from support.agent_world import AgentWorld, Gadget, call, say, script
-from turnwire_server.domain.clock import Clock
+from support.agent_world import AgentWorld, Gadget, Gate, call, say, script
 from turnwire_server.domain.errors import IdempotencyKeyReusedError, InferenceNotWaitingError, ToolCallNotPendingError
-from turnwire_server.domain.event import InferenceAttemptLost, ToolResult, ToolsRequired, ToolStart
-from turnwire_server.domain.ids import mint_id
+from turnwire_server.domain.event import ToolResult, ToolsRequired, ToolStart
 from turnwire_server.domain.inference import FinishClass, InferenceConfig, InferenceState, Overrides, WaitUntil
 from turnwire_server.domain.profile import OnToolError, Profile, ToolPolicy
 from turnwire_server.domain.session import NewSession, PauseAction, StepMode
@@ -25,10 +23,6 @@ from turnwire_server.domain.tool import (
     ToolPlacement,
 )
 from turnwire_server.domain.turn import LlmText, SnapshotPhase, User
-from turnwire_server.runtime.clock import SystemClock
-from turnwire_server.stores.base import Commit, OnCommit, SessionStore
-from turnwire_server.stores.lease import Effect, Lease
-from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.start import Idempotency
 from turnwire_server.tools.base import ToolFailure
 
@@ -42,19 +36,6 @@ def _profile(**policy: Any) -> Profile:
 
 async def _fail(_: Mapping[str, Any]) -> object:
     raise ToolFailure("it broke", "mine")
-
-
-class Gate:
-    """A tool that waits until it is let through."""
-
-    def __init__(self) -> None:
-        self.begun = asyncio.Event()
-        self.opened = asyncio.Event()
-
-    async def __call__(self, args: Mapping[str, Any]) -> object:
-        self.begun.set()
-        await self.opened.wait()
-        return args
 
 
 async def test_a_tool_is_executed_and_its_result_goes_back_to_the_model() -> None:
@@ -307,80 +288,6 @@ async def test_a_cancel_stops_the_tool_and_the_loop() -> None:
         assert await world.outcomes() == {"call_1": "{}", "call_2": "unknown_outcome"}
         assert (await world.names(ended))[-4:] == ["ToolResult", "ToolDone", "TurnClosed", "InferenceFinished"]
         assert world.abandoned == set()
-
-
-class HookedStore(MemorySessionStore):
-    """Calls a hook when intents have been recorded for the first time, before the attempt hears of that."""
-
-    hook: Callable[[], Awaitable[object]] | None = None
-
-    async def record_effects(
-        self, lease: Lease, position: int, effects: Sequence[Effect], events: Sequence[bytes] = ()
-    ) -> None:
-        await super().record_effects(lease, position, effects, events)
-        hook, self.hook = self.hook, None
-        if hook:
-            await hook()
-
-
-class Shared:
-    """The one store of all worlds that are opened with it."""
-
-    def __init__(self) -> None:
-        self._publish: list[OnCommit] = []
-        self.store = HookedStore(self._tell, SystemClock().now, mint_id)
-
-    def __call__(self, publish: OnCommit, _: Clock) -> SessionStore:
-        self._publish.append(publish)
-        return self.store
-
-    def _tell(self, commits: Sequence[Commit]) -> None:
-        for publish in self._publish:
-            publish(commits)
-
-
-async def test_no_tool_begins_once_a_cancel_was_requested() -> None:
-    write, shared = Gadget("write"), Shared()
-    world = AgentWorld(write, store=shared)
-    async with world.at_work():
-        shared.store.hook = lambda: world.runtime.cancel(LOCAL, "s", "", is_session=True)
-        ended = await world.wait(await world.start(script([call("write")], [say("never")])))
-        assert ended.state is CANCELLED
-        assert (write.calls, await world.outcomes()) == ([], {})
-
-
-async def test_of_a_tool_whose_attempt_was_lost_it_is_told_that_nobody_knows_what_it_did() -> None:
-    gate, shared = Gate(), Shared()
-    world = AgentWorld(Gadget("write", gate), Gadget("look"), store=shared)
-    async with world.at_work():
-        started = await world.start(script([call("look"), call("write")], [say("never")]), attempts_max=9)
-        await world.told(started, ToolResult)
-        await gate.begun.wait()
-        [running] = (await shared.store.heartbeat(world.supervisor.owner)).running
-        await shared.store.revoke(world.supervisor.owner, [running.token])
-        ended = await world.wait(started)
-        assert (ended.state, ended.error and ended.error.reason) == (FAILED, "ATTEMPT_LOST")
-        assert await world.outcomes() == {"call_1": "{}", "call_2": "unknown_outcome"}
-        story = ["ToolResult", "ToolDone", "ToolResult", "ToolDone", "TurnClosed", "InferenceFinished"]
-        assert (await world.names(ended))[-6:] == story
-
-
-async def test_a_tool_that_was_not_begun_is_executed_after_a_hand_back() -> None:
-    write, shared = Gadget("write"), Shared()
-    world = AgentWorld(write, store=shared)
-
-    async def hand_back() -> None:
-        world.supervisor.hand_back()
-
-    async with world.at_work():
-        shared.store.hook = hand_back
-        started = await world.start(script([call("write")], [say("done")]))
-        await world.told(started, InferenceAttemptLost)
-        assert write.calls == []
-    async with AgentWorld(write, store=shared).at_work() as following:
-        ended = await following.wait(started)
-        assert (ended.state, ended.attempt) == (SUCCEEDED, 0)
-        assert (write.calls, await following.outcomes()) == ([{}], {"call_1": "{}"})
 
 
 STEP = StepMode()
