@@ -13,6 +13,7 @@ Values are the messages of the contract; their comments in proto/turnwire/v1 say
     _handle      InferenceHandle and Result: one inference
     _watch       EventStream and Cursor: events, exactly once, across cuts
     _continuity  the checks of the seven promises behind it
+    _snapshot    what a watcher holds of a snapshot until it is whole
     _transport   the channel, Policy, retries
     _backoff     Clock and Backoff: time and chance, handed in
     _requests    requests, built from what a caller has at hand

@@ -30,7 +30,7 @@ from turnwire_client._backoff import Clock, SystemClock
 from turnwire_client._handle import VIEWS, InferenceHandle, View, complete_turn
 from turnwire_client._requests import UINT32_MAX, UINT64_MAX, Conflict, in_range, start_request, to_duration
 from turnwire_client._transport import Policy, Transport, channel_options
-from turnwire_client._watch import EventStream, Start, Until
+from turnwire_client._watch import EventStream, IfCompacted, Start, Until
 
 DEFAULT_TARGET = "127.0.0.1:7450"
 
@@ -273,13 +273,31 @@ class Client:
         start: Start = "beginning",
         until: Until = "follow",
         log: str = "",
+        if_compacted: IfCompacted = "raise",
+        cancel_after_disconnect: Seconds | None = None,
     ) -> EventStream:
         """The events of a session, or of one of its inferences, each exactly once.
 
-        `start` may be the sequence to begin after; then `log`, the token that came with it, should be given too.
-        `until="inference_end"` needs an inference_id. Raises ValueError for a sequence that cannot be one.
+        `start` may be the sequence to begin after; then `log`, the token that came with it, should be given too. With
+        "snapshot" it is what everything so far amounts to, then what follows; EventStream says how to tell them apart.
+        `if_compacted="snapshot"` begins with a snapshot as well where retention has removed what is due.
+
+        `until="inference_end"` needs an inference_id, and so does `cancel_after_disconnect`: if the stream breaks, also
+        because this process ends or leaves the loop, and no stream of the inference is there after so many seconds, the
+        server cancels it.
+
+        Raises ValueError for a sequence, or a time, that cannot be one.
         """
-        return EventStream(self._transport, session_id, inference_id, start, until, log)
+        return EventStream(
+            self._transport,
+            session_id,
+            inference_id,
+            start,
+            until,
+            log,
+            if_compacted=if_compacted,
+            cancel_after_disconnect=cancel_after_disconnect,
+        )
 
     # --- turns --------------------------------------------------------------------------------------
 

@@ -3,8 +3,17 @@
 from collections.abc import Iterable, Sequence
 
 from turnwire.v1.event_pb2 import Event
-from turnwire.v1.inference_service_pb2 import SubscribeEventsResponse
+from turnwire.v1.inference_service_pb2 import SubscribeEventsResponse, SubscriptionEndReason
 from turnwire_client._errors import ProtocolError
+from turnwire_client._snapshot import Snapshot
+
+# How a stream ends that has told all that it was asked for.
+COMPLETE = frozenset(
+    {
+        SubscriptionEndReason.SUBSCRIPTION_END_REASON_INFERENCE_FINISHED,
+        SubscriptionEndReason.SUBSCRIPTION_END_REASON_CAUGHT_UP,
+    }
+)
 
 
 class Continuity:
@@ -12,7 +21,8 @@ class Continuity:
 
     `after_sequence` is where the next response has to begin, None while the server decides that. `inference_id` is
     empty for a watcher of the whole session. `started` tells that an event has come, `finished` that the
-    inference's terminal event has.
+    inference's terminal event has. `snapshot` is the one that is being read, None when there is none or it is whole;
+    `snapshot_through` is where the last one that is whole ends.
     """
 
     def __init__(self, session_id: str, inference_id: str, after_sequence: int | None, log: str) -> None:
@@ -22,11 +32,20 @@ class Continuity:
         self.log = log
         self.started = False
         self.finished = False
+        self.snapshot: Snapshot | None = None
+        self.snapshot_through: int | None = None
         self._opened = False
+
+    def begin_snapshot(self) -> None:
+        """The next stream begins with a snapshot, which tells everything anew."""
+        self.after_sequence, self.snapshot, self.snapshot_through = None, Snapshot(), None
+        self.finished = False
 
     def reopen(self) -> None:
         """The next response is the first one of a stream."""
         self._opened = False
+        if self.snapshot:
+            self.snapshot.begin_anew()
 
     def take(self, response: SubscribeEventsResponse) -> Sequence[Event]:
         """Checks a response and returns its events.
@@ -39,9 +58,30 @@ class Continuity:
             raise ProtocolError(f"a response begins after {after}, the one before ended at {self.after_sequence}")
         if through < after:
             raise ProtocolError(f"a response covers ({after}, {through}]")
+        if self.snapshot:
+            return self._take_snapshot(self.snapshot, response)
+        if response.HasField("snapshot"):
+            raise ProtocolError("a part of a snapshot that was not asked for, or is whole already")
         events = response.events
         self._check_order(events, after, through)
         self.after_sequence = through
+        return events
+
+    def _take_snapshot(self, snapshot: Snapshot, response: SubscribeEventsResponse) -> Sequence[Event]:
+        """The cursor stays where it is until the snapshot is whole: there is none inside of it."""
+        through = response.through_sequence
+        if response.events or response.after_sequence != through or snapshot.through_sequence not in {None, through}:
+            raise ProtocolError(f"a snapshot at {snapshot.through_sequence} goes on after {response.after_sequence}")
+        snapshot.through_sequence = through
+        events = snapshot.take(response.snapshot, through)
+        for event in events:
+            self.started = True
+            self._check_belongs(event)
+        if response.end.reason in COMPLETE and not response.snapshot.last:
+            raise ProtocolError("the stream ended within its snapshot")
+        if response.snapshot.last:
+            self.after_sequence = self.snapshot_through = through
+            self.snapshot = None
         return events
 
     def _check_opened(self, response: SubscribeEventsResponse) -> None:

@@ -143,7 +143,7 @@ class CursorAheadError(OutOfRangeError, reason="CURSOR_AHEAD", metadata="session
 class EventsCompactedError(
     OutOfRangeError, reason="EVENTS_COMPACTED", metadata="session_id after_sequence earliest_sequence"
 ):
-    """Retention has removed events after the cursor."""
+    """Retention has removed events after the cursor; start from a snapshot."""
 class ResourceExhaustedError(RequestError, code=_S.RESOURCE_EXHAUSTED, definite=True):
     """A limit is reached."""
 class RequestTooLargeError(

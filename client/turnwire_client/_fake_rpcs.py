@@ -20,6 +20,7 @@ from turnwire.v1.turn_pb2 import Turn, TurnState, TurnView
 from turnwire_client._errors import ERRORS
 from turnwire_client._fake import TERMINAL, FakeSession, FakeStore, Refused, finish, subset
 from turnwire_client._fake_profiles import FakeProfiles
+from turnwire_client._fake_snapshot import snapshot_parts
 from turnwire_client._requests import to_duration
 from turnwire_client._status import DETAILS_KEY, DOMAIN
 
@@ -262,7 +263,7 @@ class FakeRpcs:
             raise
         room, cut = self.cuts.popleft() if self.cuts else (-1, None)
         async for response in _stream(session, request, position):
-            if cut is not None and response.events:
+            if cut is not None and (response.events or response.snapshot.events):
                 if not room:
                     break
                 room -= 1
@@ -288,9 +289,7 @@ class FakeRpcs:
         if request.log and request.log != session.proto.log:
             raise Refused("LOG_REPLACED", session_id=session_id, log=session.proto.log)
         start = request.WhichOneof("start")
-        if start == "snapshot":
-            raise Refused("FEATURE_NOT_IMPLEMENTED", feature="snapshot")
-        after = request.after_sequence if start == "after_sequence" else head if start == "live" else 0
+        after = {"after_sequence": request.after_sequence, "from_beginning": 0}.get(str(start), head)
         if after > head:
             raise Refused("CURSOR_AHEAD", session_id=session_id, after_sequence=after, head_sequence=head)
         return session, after
@@ -304,6 +303,9 @@ async def _stream(
     opened = pb.SubscriptionOpened(log=session.proto.log, earliest_sequence=1, head_sequence=head)
     yield pb.SubscribeEventsResponse(after_sequence=position, through_sequence=position, opened=opened)
     wanted = request.inference_id
+    if request.HasField("snapshot"):
+        for part in snapshot_parts(event for event in session.events[:head] if wanted in {"", event.inference_id}):
+            yield pb.SubscribeEventsResponse(after_sequence=head, through_sequence=head, snapshot=part)
     ends = pb.SubscriptionEndReason
     reason = ends.SUBSCRIPTION_END_REASON_UNSPECIFIED
     while not reason:

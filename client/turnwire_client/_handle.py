@@ -1,6 +1,7 @@
 """One inference in the caller's hand: its events, its result, its cancel."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal, Self, TypeAlias
 
 from turnwire.v1.inference_pb2 import Inference, InferenceState, Usage, WaitUntil
@@ -12,7 +13,7 @@ from turnwire_client._errors import InferenceCancelledError, RequestError
 from turnwire_client._requests import to_duration
 from turnwire_client._status import from_error, is_transient
 from turnwire_client._transport import Transport
-from turnwire_client._watch import EventStream, Start
+from turnwire_client._watch import EventStream, IfCompacted, Start
 
 # How much of the turn a result has: no blocks, what this inference was given and made, or all blocks of its ancestry.
 View: TypeAlias = Literal["basic", "delta", "full"]
@@ -102,14 +103,29 @@ class InferenceHandle:
         self.inference = inference
         self.created = created
 
-    def events(self, after_sequence: int | None = None, log: str = "") -> EventStream:
+    def events(
+        self,
+        after_sequence: int | None = None,
+        log: str = "",
+        *,
+        snapshot: bool = False,
+        if_compacted: IfCompacted = "raise",
+        cancel_after_disconnect: float | timedelta | None = None,
+    ) -> EventStream:
         """The events of the inference, up to its terminal one, each exactly once. See EventStream for what it raises.
 
         Starts with the inference's first event, or after a sequence: then `log`, the token that came with it, should be
-        given too; EventStream.cursor has both. Raises ValueError for a sequence that cannot be one.
+        given too; EventStream.cursor has both. Or, with `snapshot`, with what everything so far amounts to. The other
+        options are those of Client.watch.
+
+        Raises ValueError for a sequence, or a time, that cannot be one, and for a sequence together with `snapshot`.
         """
+        if snapshot and after_sequence is not None:
+            raise ValueError("either a sequence to begin after, or a snapshot")
         start: Start = "beginning"
-        if after_sequence is not None:
+        if snapshot:
+            start = "snapshot"
+        elif after_sequence is not None:
             start = after_sequence
         elif self.inference is not None and self.inference.first_sequence:
             start = self.inference.first_sequence - 1
@@ -120,6 +136,8 @@ class InferenceHandle:
             start,
             "inference_end",
             log,
+            if_compacted=if_compacted,
+            cancel_after_disconnect=cancel_after_disconnect,
             reached=self.inference is not None,
         )
 

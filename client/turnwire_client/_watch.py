@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal, Self, TypeAlias
 
 import grpc
@@ -12,6 +13,7 @@ from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_service_pb2 import (
     FromBeginning,
     FromLive,
+    FromSnapshot,
     SubscribeEventsRequest,
     SubscribeEventsResponse,
     SubscribeUntil,
@@ -21,6 +23,7 @@ from turnwire_client._backoff import Patience
 from turnwire_client._continuity import Continuity
 from turnwire_client._errors import (
     CredentialsExpiredError,
+    EventsCompactedError,
     ProtocolError,
     RequestError,
     Retry,
@@ -28,12 +31,15 @@ from turnwire_client._errors import (
     StreamLostError,
     UnknownEventError,
 )
-from turnwire_client._requests import UINT64_MAX, in_range
+from turnwire_client._requests import UINT64_MAX, in_range, to_duration
 from turnwire_client._status import from_rpc_error, is_transient
 from turnwire_client._transport import Transport
 
-# Where to begin: with everything that is retained, with what happens from now on, or after a sequence.
-Start: TypeAlias = Literal["beginning", "live"] | int
+# Where to begin: with everything that is retained, with what happens from now on, with a snapshot, or after a sequence.
+Start: TypeAlias = Literal["beginning", "live", "snapshot"] | int
+
+# What to do where retention has removed events that are due: raise EventsCompactedError, or begin with a snapshot.
+IfCompacted: TypeAlias = Literal["raise", "snapshot"]
 
 # When to end: never by itself, with the inference, or at the head at the time of the call.
 Until: TypeAlias = Literal["follow", "inference_end", "caught_up"]
@@ -67,8 +73,15 @@ class EventStream:
     most. Every response is checked against the promises of event.proto. Memory is bounded by one response (4 MiB):
     while the caller does not ask, nothing is read.
 
+    A stream with a snapshot hands out its events first, as few as show the same as all events would: deltas are joined,
+    and left out where the final has the text (see SnapshotPart). `is_snapshot` tells them from those that follow. Each
+    inference comes once and whole, so while a snapshot is read, memory is bounded by one inference and those that have
+    not ended; a snapshot that is cut begins anew with those that did not come yet, and has no cursor inside.
+
     Leaving the loop early is fine; `aclose`, or `async with`, tells the server at once. `on_cut`, if it is set, is
     called each time the stream was cut and is about to be resumed; once, however many attempts that takes.
+    `on_snapshot` is called when events were due that retention has removed, and a snapshot tells everything anew
+    (`if_compacted`): what was made of the events before has to be dropped.
 
     Iterating raises:
       RequestError         the subscription was refused, such as SessionNotFoundError, LogReplacedError
@@ -88,14 +101,21 @@ class EventStream:
         until: Until,
         log: str,
         *,
+        if_compacted: IfCompacted = "raise",
+        cancel_after_disconnect: float | timedelta | None = None,
         reached: bool = False,
     ) -> None:
         self._transport = transport
         self._until: Until = until
         self._live = start == "live"
+        self._if_compacted: IfCompacted = if_compacted
+        self._cancel_after = None if cancel_after_disconnect is None else to_duration(cancel_after_disconnect)
         after = in_range("a sequence", start, UINT64_MAX) if isinstance(start, int) else None
         self._seen = Continuity(session_id, inference_id, after, log)
+        if start == "snapshot":
+            self._seen.begin_snapshot()
         self.on_cut: Callable[[], object] | None = None
+        self.on_snapshot: Callable[[], object] | None = None
         # Whether the server is known to be there: it has answered this stream, or the start of the inference.
         self._reached = reached
         policy = transport.policy
@@ -105,15 +125,30 @@ class EventStream:
         self._heard = False
         # At most the events of one response: nothing is read while there are some.
         self._ready: deque[Event] = deque()
+        self._ready_of_snapshot = False
+        self._is_snapshot = False
         self._end: int | None = None
         self._ended = False
         self._delivered: int | None = None
 
     @property
     def cursor(self) -> Cursor:
-        """Where a stream has to begin to continue after the last event that was handed out."""
+        """Where a stream has to begin to continue after the last event that was handed out.
+
+        Inside a snapshot that is 0, the beginning: what was handed out of it would come again.
+        """
         after = self._seen.after_sequence if self._delivered is None else self._delivered
         return Cursor(after or 0, self._seen.log)
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether the event that was handed out last is of a snapshot."""
+        return self._is_snapshot
+
+    @property
+    def snapshot_through(self) -> int | None:
+        """The sequence that the snapshot tells everything up to, once all of it has arrived; None before."""
+        return self._seen.snapshot_through
 
     def __aiter__(self) -> Self:
         return self
@@ -128,11 +163,17 @@ class EventStream:
             event = self._ready.popleft()
             if event.WhichOneof("payload") is None and not event.ignorable:
                 await self.aclose()
-                self._delivered = event.sequence - 1
+                self._delivered = 0 if self._ready_of_snapshot else event.sequence - 1
                 raise UnknownEventError(f"event {event.sequence} is of a kind that this version does not know")
-            self._delivered = event.sequence
+            self._is_snapshot = self._ready_of_snapshot
+            self._delivered = self._cursor_after(event)
             if event.WhichOneof("payload") is not None:
                 return event
+
+    def _cursor_after(self, event: Event) -> int:
+        if not self._ready_of_snapshot:
+            return event.sequence
+        return 0 if self._ready else self._seen.after_sequence or 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,6 +201,7 @@ class EventStream:
             await self._recover(None)
             return
         advanced = response.through_sequence != self._seen.after_sequence
+        self._ready_of_snapshot = self._seen.snapshot is not None
         try:
             self._ready.extend(self._seen.take(response))
         except ProtocolError:
@@ -224,10 +266,16 @@ class EventStream:
     def _request(self) -> SubscribeEventsRequest:
         seen = self._seen
         request = SubscribeEventsRequest(
-            session_id=seen.session_id, inference_id=seen.inference_id, until=UNTIL[self._until], log=seen.log
+            session_id=seen.session_id,
+            inference_id=seen.inference_id,
+            until=UNTIL[self._until],
+            log=seen.log,
+            cancel_after_disconnect=self._cancel_after,
         )
         if seen.after_sequence is not None:
             request.after_sequence = seen.after_sequence
+        elif seen.snapshot is not None:
+            request.snapshot.CopyFrom(FromSnapshot())
         elif self._live:
             request.live.CopyFrom(FromLive())
         else:
@@ -239,6 +287,11 @@ class EventStream:
         self._hang_up()
         if self._seen.finished and self._until == "inference_end":
             self._ended = True  # nothing can follow: the promise Terminal
+            return
+        if isinstance(failure, EventsCompactedError) and self._if_compacted == "snapshot" and not self._seen.snapshot:
+            self._seen.begin_snapshot()
+            if self.on_snapshot is not None:
+                self.on_snapshot()
             return
         if failure is not None and not self._passes(failure):
             await self.aclose()
@@ -258,6 +311,8 @@ class EventStream:
     def _passes(self, failure: RequestError) -> bool:
         """Whether to subscribe again. A watcher that had been let in is only held up by a limit that passes."""
         let_in = bool(self._seen.log)
+        if isinstance(failure, EventsCompactedError) and self._seen.snapshot:
+            return True  # retention has overtaken the snapshot while it was read: the next one begins later
         return is_transient(failure) or (let_in and failure.retry is Retry.AFTER_RETRY_INFO)
 
     async def _conclude(self, reason: int) -> None:

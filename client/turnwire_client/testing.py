@@ -8,8 +8,8 @@
 
 It is a real gRPC server on a free port of 127.0.0.1 and keeps the contract, in memory: sessions, turns, the event log
 with its seven promises (but not Durable), idempotency keys, SESSION_BUSY, Wait, Cancel, profiles. Every page has
-everything. What it lacks is answered with FEATURE_NOT_IMPLEMENTED: conflict policies other than REJECT, snapshots,
-tools, output schemas.
+everything. What it lacks is answered with FEATURE_NOT_IMPLEMENTED: conflict policies other than REJECT, tools, output
+schemas. It takes `cancel_after_disconnect` and cancels nothing.
 
 And it fails on demand: `fail` and `hang` are about inferences, `refuse` and `lose_reply` about rpcs, `cut_streams`
 about streams of events, `restart` about the whole server.

@@ -91,7 +91,9 @@ async def test_a_long_line_runs_in_order_and_survives_a_kill_in_its_middle(tmp_p
 async def test_a_storm_of_interruptions(agents: LiveServer) -> None:
     session = await agents.session("scripted")
     blocker = await _running(session)
-    storm = [session.start(str(number), script=script([say(f"{number}")]), conflict_policy=INTERRUPT) for number in range(20)]
+    storm = [
+        session.start(str(number), script=script([say(f"{number}")]), conflict_policy=INTERRUPT) for number in range(20)
+    ]
     accepted = await asyncio.gather(*storm)
     assert {(each.state, each.queue_position) for each in accepted} == {(QUEUED, 1)}, "each was first in line"
     assert (await session.finish(blocker)).inference.state == CANCELLED

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from support.promises import Watch
 from support.rpc import Stubs, connect, refusal, script, start_request
@@ -15,8 +16,10 @@ from support.session_logs import CODEC
 from support.snapshots import fold_messages, take_snapshot, view_of_messages
 from turnwire.v1 import event_pb2, inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_client import Client
+from turnwire_client.errors import EventsCompactedError
 from turnwire_server.bootstrap import Server, running_server
-from turnwire_server.config import Settings
+from turnwire_server.config.settings import Settings
 from turnwire_server.events.retention import retire
 from turnwire_server.stores.base import Retired
 
@@ -181,3 +184,41 @@ async def test_after_a_lost_attempt_and_a_restart(tmp_path: Path, servers: ExitS
         again, watch = await _follow(stubs, _request(session_id))
         assert again == whole
         _check(again, watch, await _log(stubs, session_id))
+
+
+async def test_the_client_begins_with_a_snapshot_and_where_events_were_removed(server: Server) -> None:
+    async with Client.connect(server.address) as client:
+        handle = await client.start_inference(input="hello", profile="scripted")
+        await handle.result()
+        following = await client.start_inference(
+            handle.session_id, "hello", profile="scripted", engine_options={"script": MessageToDict(TALK)}
+        )
+        stream = client.watch(handle.session_id, start="snapshot", until="caught_up")
+        before = [event async for event in stream]
+        through = stream.snapshot_through
+        assert through == stream.cursor.after_sequence
+        await following.result()
+        rest = [e async for e in client.watch(handle.session_id, start=through or 0, until="caught_up")]
+        log = [event async for event in client.watch(handle.session_id, until="caught_up")]
+        assert fold_messages([*before, *rest]) == fold_messages(log)
+        cut = Retired("local", handle.session_id, log[-1].sequence)
+        assert await retire(server.store, cut, CODEC.decode, CODEC.encode)
+        with pytest.raises(EventsCompactedError):
+            await anext(handle.events(0))
+        for each in (handle, following):
+            stream = each.events(if_compacted="snapshot")
+            told = [event async for event in stream]
+            assert told == [event for event in fold_messages(log) if event.inference_id == each.inference_id]
+            assert stream.is_snapshot
+
+
+async def test_the_client_that_leaves_has_its_inference_cancelled(server: Server) -> None:
+    async with Client.connect(server.address) as client:
+        hanging = {"script": {"calls": [{"steps": [{"text": {"text": "hm"}}, {"hang": {}}]}]}}
+        handle = await client.start_inference(input="hello", profile="scripted", engine_options=hanging)
+        async with handle.events(cancel_after_disconnect=0) as events:
+            async for event in events:
+                if event.HasField("llm_delta"):
+                    break
+        result = await handle.result(raise_on_failure=False)
+        assert result.state == inference_pb2.INFERENCE_STATE_CANCELLED

@@ -22,7 +22,7 @@ from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -204,9 +204,9 @@ class Connection:
             await self._more_sent.wait()
 
     @property
-    def bodies(self) -> list[dict[str, object]]:
+    def bodies(self) -> list[dict[str, Any]]:
         """The JSON bodies of the requests that the engine made on this connection."""
-        bodies: list[dict[str, object]] = []
+        bodies: list[dict[str, Any]] = []
         rest = bytes(self.sent)
         while rest:
             head, _, rest = rest.partition(b"\r\n\r\n")
@@ -229,16 +229,34 @@ class Relay:
     events_max: int | None = None
     how: How = "reset"
     connections: list[Connection] = field(default_factory=list[Connection])
+    _more_sent: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """The JSON bodies of all requests, in order where one follows the other."""
+        return [body for connection in self.connections for body in connection.bodies]
+
+    async def wait_carrier(self, text: str) -> Connection:
+        """Return the first connection by which a text was sent, once it was."""
+        while not (carriers := [each for each in self.connections if text.encode() in each.sent]):
+            self._more_sent.clear()
+            await self._more_sent.wait()
+        return carriers[0]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Relay one connection."""
         connection = Connection()
         self.connections.append(connection)
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:  # nobody is there, and whoever asks is to know
+            writer.close()
+            return
         down = asyncio.create_task(self._relay_answers(up_reader, writer, connection))
         try:
             while data := await reader.read(65_536):
                 connection.take(data)
+                self._more_sent.set()
                 up_writer.write(data)
                 await up_writer.drain()
         except ConnectionError:

@@ -121,6 +121,7 @@ def watch(
         str | None, typer.Option("--log", help="The log token that came with the sequence.", callback=_options.given)
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Begin with what happens from now on.")] = False,
+    snapshot: Annotated[bool, typer.Option("--snapshot", help="Begin with what everything so far amounts to.")] = False,
     until: Annotated[
         Literal["follow", "inference_end", "caught_up"], typer.Option(help="When to end by itself.")
     ] = "follow",
@@ -132,9 +133,12 @@ def watch(
 
     if until == "inference_end" and not inference:
         raise typer.BadParameter("inference_end needs --inference", param_hint="--until")
-    if live and after is not None:
-        raise typer.BadParameter("not together with --after", param_hint="--live")
-    begin: int | Literal["live", "beginning"] = "live" if live else "beginning" if after is None else after
+    for name, is_set in (("--live", live), ("--snapshot", snapshot)):
+        if is_set and (after is not None or (live and snapshot)):
+            raise typer.BadParameter("only one of --after, --live and --snapshot", param_hint=name)
+    begin: int | Literal["live", "snapshot", "beginning"] = "beginning" if after is None else after
+    if live or snapshot:
+        begin = "live" if live else "snapshot"
     command = _inferences.watch(session, inference or "", begin, until, log or "", as_json=as_json, target=target)
     _run.run(target, command, as_json=as_json)
 

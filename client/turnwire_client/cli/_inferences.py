@@ -151,4 +151,7 @@ def _tell_cursor(events: EventStream, session_id: str, *, as_json: bool) -> None
         _failure.print_error("CANCELLED", "interrupted", metadata=place)
         return
     log = f" --log {cursor.log}" if cursor.log else ""
-    out.stderr.print(f"Go on with: {out.program()} watch {session_id} --after {cursor.after_sequence}{log}")
+    start = f"--after {cursor.after_sequence}{log}"
+    if events.is_snapshot and not cursor.after_sequence:
+        start = "--snapshot"  # not all of the one that was shown has come
+    out.stderr.print(f"Go on with: {out.program()} watch {session_id} {start}")

@@ -19,6 +19,7 @@ from turnwire_server.runtime.engine_view import engine_view
 from turnwire_server.runtime.output import Output
 from turnwire_server.runtime.tool_plan import Offer, config_of_call, plan_calls, plan_offer
 from turnwire_server.stores.lease import Claim
+from turnwire_server.tools.base import ServerTool
 
 # The finish classes that an engine call can return with.
 _PRODUCED = frozenset(
@@ -82,13 +83,14 @@ class EngineStep:
         self._tell = tell
         self._hear = hear
         self._offered = Offer()
+        self.tools: Mapping[str, ServerTool] | None = None  # those of the server, once they were listed
 
     async def run(self) -> Said:
         """Make the call.
 
         Errors: EngineError, MiddlewareFailedError, ToolsUnavailableError; whatever else an engine raises as a defect.
         """
-        own = await self._assembly.registry.list_tools()
+        own = self.tools = await self._assembly.registry.list_tools()
         definitions = {name: tool.definition for name, tool in own.items()}
         offer = plan_offer(definitions, self._claim.overrides.tools, self._assembly.profile.tool_policy)
         iteration = self._record.at.iteration + 1

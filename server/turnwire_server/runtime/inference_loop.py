@@ -1,7 +1,7 @@
 """One attempt of one inference: engine calls and batches of tool calls in turn, each a step, to the end or a wait."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from enum import Enum
@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from turnwire_server.domain.errors import (
     EngineFailedError,
-    EngineStalledError,
     InferenceError,
     OutputInvalidError,
     SessionNotFoundError,
@@ -19,7 +18,6 @@ from turnwire_server.domain.errors import (
 )
 from turnwire_server.domain.event import Cancelled, DebuggerPause, ErrorRaised, Failed, Outcome, Payload, Succeeded
 from turnwire_server.domain.inference import FinishClass, InferenceState
-from turnwire_server.domain.lifecycle import deadline_outcome
 from turnwire_server.domain.turn import Block, SnapshotPhase
 from turnwire_server.events.patience import Patience
 from turnwire_server.runtime.answers import CLIENT_ACTS, tools_required
@@ -31,8 +29,10 @@ from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.steps import pause_of
 from turnwire_server.runtime.structured_output import repair_block, violation_of
 from turnwire_server.runtime.tool_batch import ToolBatch, calls_of
+from turnwire_server.runtime.watchdog import Watchdog
 from turnwire_server.stores.lease import Claim, Fenced
 from turnwire_server.telemetry.logs import bound_to, logger
+from turnwire_server.tools.base import ServerTool
 
 # How long a cancelled engine may take to stop (contract: Cancel). One that does not is abandoned: it keeps its task and
 # nothing else.
@@ -65,11 +65,12 @@ class Attempt:
         self._is_cancel_requested = False
         self._task: asyncio.Task[Any] | None = None
         self._was_cancelled = False
-        self._heard_time: float | None = None  # the last sign of life of the engine; None while none is asked
+        self._watchdog = Watchdog(claim, ports.clock, ports.silence_seconds_max)
         self._stop: asyncio.Future[Outcome | Departure] = asyncio.get_running_loop().create_future()
         self._patience = Patience(ports.clock)
         takes_snapshots = claim.overrides.record_snapshots or assembly.profile.record_snapshots
         self._record = AttemptRecord(claim, ports, self._patience, takes_snapshots=takes_snapshots)
+        self._tools: Mapping[str, ServerTool] | None = None  # those of the server, as the last engine call listed them
         self._pump: asyncio.Task[Exception | None] | None = None
         self._unsent: tuple[bytes, ...] = ()
         self._iterations_max = claim.inference.config.iterations_max or ITERATIONS_MAX
@@ -96,7 +97,7 @@ class Attempt:
         """Return for how long it has been told to stop, or past its deadline; 0 for neither."""
         now = self._ports.clock.monotonic()
         told = now - self._stop_time if self._stop_time is not None else 0.0
-        return max(told, -(self._seconds_left() or 0.0), 0.0)
+        return max(told, -(self._watchdog.seconds_left() or 0.0), 0.0)
 
     def cancel_task(self) -> None:
         """Cancel the task that runs it, once: what is left to do is done, or given up, within seconds."""
@@ -169,12 +170,13 @@ class Attempt:
             return Succeeded(FinishClass.MAX_ITERATIONS)
         self._record.iteration = at.iteration + 1
         self._record.mark(SnapshotPhase.PRE_INFERENCE)
-        step = EngineStep(self.claim, self._assembly, self._record, self._ports.mint, self._tell, self._hear)
-        self._heard_time = self._ports.clock.monotonic()
+        step = EngineStep(self.claim, self._assembly, self._record, self._ports.mint, self._tell, self._watchdog.hear)
+        self._watchdog.listen()
         try:
             ended = await self._until_stopped(step.run())
         finally:
-            self._heard_time = None
+            self._watchdog.rest()
+            self._tools = step.tools
         if ended is None:
             return self._stop.result() if self._stop.done() else Departure.FENCED
         said = self._said(ended)
@@ -210,6 +212,7 @@ class Attempt:
             self._ports.abandon,
             calls_of(self._record.produced),
             {effect.call: effect.outcome for effect in self.claim.effects},
+            self._tools,
         )
         try:
             outcome = await self._execute(batch)
@@ -294,7 +297,8 @@ class Attempt:
         ends: set[asyncio.Future[Any]] = {*work, self._stop}
         if self._pump:
             ends.add(self._pump)
-        await asyncio.wait(ends, timeout=self._patience_left(), return_when=asyncio.FIRST_COMPLETED)
+        patience = self._watchdog.patience_left(is_engine_held_up=not self._record.log.has_room)
+        await asyncio.wait(ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         self._watch()
 
     def _has_lost_log(self) -> bool:
@@ -311,14 +315,10 @@ class Attempt:
             log.warning("engine failed while it was stopped", engine=self.claim.engine, exc_info=error)
 
     async def _tell(self, payload: Payload, entity: str) -> None:
-        self._hear()
+        self._watchdog.hear()
         self._record.put(payload, entity)
         await self._record.log.wait_for_room()
-        self._hear()
-
-    def _hear(self) -> None:
-        if self._heard_time is not None:  # an engine may say something although it has returned
-            self._heard_time = self._ports.clock.monotonic()
+        self._watchdog.hear()
 
     def _said(self, engine: "asyncio.Task[Said]") -> Said | Outcome:
         if engine.cancelled():  # an engine that raises CancelledError by itself is a defect of the engine
@@ -336,28 +336,6 @@ class Attempt:
         inference = await self._record.finish(outcome, self._unsent)
         log.info("inference finished", state=inference.state.name, finish_class=inference.finish_class.name)
 
-    def _patience_left(self) -> float | None:
-        """Return for how long nothing has to happen; None: for ever."""
-        waits = [] if (left := self._seconds_left()) is None else [left]
-        if self._heard_time is not None:
-            now = self._ports.clock.monotonic()
-            since = self._heard_time if self._record.log.has_room else now  # else it is the store that is waited for
-            waits.append(since + self._ports.silence_seconds_max - now)
-        return max(0.0, min(waits)) if waits else None
-
     def _watch(self) -> None:
-        """The watchdog of this inference: its timeout, and an engine that says nothing."""
-        left, now = self._seconds_left(), self._ports.clock.monotonic()
-        if left is not None and left <= 0:
-            self._stop_with(deadline_outcome(self.claim.inference))
-        elif self._heard_time is not None and self._record.log.has_room:  # else it is the store that is waited for
-            silence = self._ports.silence_seconds_max
-            if now - self._heard_time < silence:
-                return
-            stalled = EngineStalledError(engine=self.claim.engine, idle_seconds_max=f"{silence:g}")
-            self._stop_with(Failed(stalled.failure()))
-
-    def _seconds_left(self) -> float | None:
-        """Return how long the inference may still take, None for any time; 0 or less once its deadline has passed."""
-        deadline = self.claim.inference.deadline_time
-        return None if deadline is None else (deadline - self._ports.clock.now()).total_seconds()
+        if verdict := self._watchdog.verdict(is_engine_held_up=not self._record.log.has_room):
+            self._stop_with(verdict)

@@ -1,5 +1,6 @@
 """What time makes due: deadlines, clients that were waited for long enough, and whatever else a store sweeps."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -8,7 +9,7 @@ from functools import partial
 from turnwire_server.domain.errors import InferenceNotFoundError, InferenceNotWaitingError
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.folded_log import FrameCodec
-from turnwire_server.events.retention import retire
+from turnwire_server.events.retention import Retention
 from turnwire_server.runtime.answers import Answering, decide_silence
 from turnwire_server.runtime.guard import Guard
 from turnwire_server.runtime.ports import Ports
@@ -16,8 +17,8 @@ from turnwire_server.runtime.ports import Ports
 # How many silent clients are answered for in one round; the others have the next one.
 DUE_MAX = 100
 
-# How many logs are cut in one round.
-RETIRED_MAX = 10
+# How long it may take to cut one log. A log of a million events takes ten seconds of work.
+RETIRE_SECONDS_MAX = 600.0
 
 
 class Sweeper:
@@ -39,19 +40,32 @@ class Sweeper:
         self._bus = bus
         self._guard = guard
         self._may_sweep = may_sweep
-        self._codec = codec
-        self._retention = retention
+        self._retention = Retention(ports.store, codec)
+        self._retained = retention
 
     async def run(self, seconds: float) -> None:
         """Go on for ever, with a pause of so many seconds between two rounds."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sweep_forever(seconds))
+            if self._retained is not None:  # by itself: a long log must not keep a deadline waiting
+                group.create_task(self._retire_forever(seconds, self._retained))
+
+    async def _sweep_forever(self, seconds: float) -> None:
         while True:
             await self._ports.clock.sleep(seconds)
             while self._may_sweep():
                 if not await self._guard.call("sweeping", lambda: self._ports.store.sweep(self._ports.clock.now())):
                     break
             await self._guard.call("answering for silent clients", self._answer_for_silent)
-            if self._retention is not None:
-                await self._guard.call("retiring events", partial(self._retire, self._retention))
+
+    async def _retire_forever(self, seconds: float, retained: timedelta) -> None:
+        """Cut what nobody has to read event by event any more from the beginning of logs."""
+        while True:
+            await self._ports.clock.sleep(seconds)
+            find = partial(self._retention.find, self._ports.clock.now() - retained)
+            for retired in await self._guard.call("finding old events", find) or ():
+                work = partial(self._retention.retire, retired)
+                await self._guard.call("retiring events", work, seconds=RETIRE_SECONDS_MAX)
 
     async def _answer_for_silent(self) -> None:
         """Have those go on that have waited long enough for their client."""
@@ -61,9 +75,3 @@ class Sweeper:
             with suppress(InferenceNotFoundError, InferenceNotWaitingError):  # it was answered meanwhile
                 await store.amend(due.principal, due.inference_id, self._ports.mint(), decide)
                 self._bus.publish(Hint(HintKind.QUEUED, due.inference_id))
-
-    async def _retire(self, retention: timedelta) -> None:
-        """Cut what nobody has to read event by event any more from the beginning of logs."""
-        store = self._ports.store
-        for retired in await store.find_retired(self._ports.clock.now() - retention, RETIRED_MAX):
-            await retire(store, retired, self._codec.decode, self._codec.encode)

@@ -16,7 +16,7 @@ from turnwire_server.runtime.attempt_record import AttemptRecord
 from turnwire_server.runtime.checkpoint import CallState, PlannedCall, decode_outcome, encode_outcome
 from turnwire_server.stores.lease import Effect
 from turnwire_server.telemetry.logs import logger
-from turnwire_server.tools.base import Invocation
+from turnwire_server.tools.base import Invocation, ServerTool
 
 Outcome = str | ToolError
 
@@ -37,7 +37,8 @@ log = logger()
 class ToolBatch:
     """The calls of one batch that the server answers, while an attempt executes them. Only the attempt's task uses it.
 
-    `calls` are the calls as the model made them, by id; `known` what came of calls before this attempt.
+    `calls` are the calls as the model made them, by id; `known` what came of calls before this attempt. `tools` are
+    those of the server, if they were listed already.
     """
 
     assembly: Assembly
@@ -45,6 +46,7 @@ class ToolBatch:
     abandon: Callable[[asyncio.Task[Any]], None]
     calls: Mapping[str, ToolCall]
     known: Mapping[str, bytes | None]
+    tools: Mapping[str, ServerTool] | None = None
     settled: set[str] = field(default_factory=set[str])
     failed_tool: str = ""
     _queue: deque[PlannedCall] = field(default_factory=deque[PlannedCall])
@@ -133,10 +135,10 @@ class ToolBatch:
 
     async def _execute(self, planned: PlannedCall) -> Outcome:
         try:
-            tool = (await self.assembly.registry.list_tools()).get(planned.name)
+            tools = await self.assembly.registry.list_tools() if self.tools is None else self.tools
         except ToolsUnavailableError as error:
             return ToolError(error.message, "unavailable")
-        if tool is None:  # it was there when the call was made
+        if (tool := tools.get(planned.name)) is None:  # it was there when the call was made
             return ToolError(_REFUSALS["unknown_tool"].format(name=planned.name), "unknown_tool")
         inference, call = self.record.inference, self.calls[planned.id]
         args = call.args if planned.args is None else planned.args

@@ -137,6 +137,14 @@ class McpToolSource:
 
     async def _list_tools(self) -> tuple[ServerTool, ...]:
         connection = await self._connected()
+        try:
+            return await self._list_by(connection)
+        except Unreachable:
+            if not connection.is_over:
+                raise
+            return await self._list_by(await self._connected())  # it was lost since it was used last
+
+    async def _list_by(self, connection: McpConnection) -> tuple[ServerTool, ...]:
         is_told = await connection.wait_ready()
         changes = self._change_count  # read first: what changes while it is listed is listed again
         if self._kept and self._kept[:2] == (connection, changes):

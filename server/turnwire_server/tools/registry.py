@@ -26,18 +26,9 @@ class ToolRegistry:
 
     async def list_tools(self) -> Mapping[str, ServerTool]:
         """Return all tools by name, as they are now. Errors: ToolsUnavailableError."""
-        failure: BaseException | None = None
-        listings: list[asyncio.Task[Sequence[ServerTool]]] = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                listings = [group.create_task(_list(source)) for source in self._sources]
-        except* ToolsUnavailableError as errors:
-            failure = errors.exceptions[0]
-        if failure:
-            raise failure
+        named = await self._list_sources() if self._sources else []  # with each engine call, so not for nothing
         by_name: dict[str, ServerTool] = {}
         owners: dict[str, str] = {}
-        named = [(source.name, listing.result()) for source, listing in zip(self._sources, listings, strict=True)]
         for owner, tools in [*named, (MIDDLEWARE, self._tools)]:
             for tool in tools:
                 name = tool.definition.tool.name
@@ -48,6 +39,18 @@ class ToolRegistry:
                 by_name[name], owners[name] = tool, owner
         self.known = tuple(by_name)
         return by_name
+
+    async def _list_sources(self) -> list[tuple[str, Sequence[ServerTool]]]:
+        failure: BaseException | None = None
+        listings: list[asyncio.Task[Sequence[ServerTool]]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                listings = [group.create_task(_list(source)) for source in self._sources]
+        except* ToolsUnavailableError as errors:
+            failure = errors.exceptions[0]
+        if failure:
+            raise failure
+        return [(source.name, listing.result()) for source, listing in zip(self._sources, listings, strict=True)]
 
     async def aclose(self) -> None:
         """Close all sources. One that fails to keeps no other one from it."""

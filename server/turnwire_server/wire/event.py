@@ -71,10 +71,7 @@ def stamp_frame(body: bytes, sequence: int) -> bytes:
 
 
 def encode_frame(event: Event) -> bytes:
-    """Return an event that has its sequence as a frame: the same bytes, if it is unchanged since it was read.
-
-    Errors: EventTooLarge.
-    """
+    """Return an event that has its sequence as a frame. Errors: EventTooLarge."""
     return stamp_frame(encode_event(event), event.sequence)
 
 

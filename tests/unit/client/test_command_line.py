@@ -110,6 +110,22 @@ async def test_a_cut_is_told_once_and_nothing_is_lost(fake: FakeServer, client: 
     assert (code, len(written.splitlines()), told) == (0, len(expected), "")
 
 
+async def test_a_watch_may_begin_with_a_snapshot(fake: FakeServer, client: Client) -> None:
+    fake.reply("one two three four five six seven eight")
+    handle = await client.start_inference(input="hello")
+    last = len(fake.events_of(handle.session_id))
+    watch = ("watch", handle.session_id, "--snapshot", "--until", "caught_up")
+    code, written, told = await turnwire(*watch, "--live", target=fake.target)
+    assert (code, written) == (2, "")
+    assert "only one of --after, --live and --snapshot" in " ".join(told.replace("│", "").split())
+    code, _, _ = await turnwire(*watch, "--after", "1", target=fake.target)
+    assert code == 2
+    code, written, _ = await turnwire(*watch, target=fake.target)
+    names = [line.split()[1] for line in written.splitlines()]
+    assert (code, names.count("llm.final"), names.count("llm.delta")) == (0, 1, 0)
+    assert written.splitlines()[-1].split()[:2] == [str(last), "inference.finished"]
+
+
 async def test_json_shows_zeros_and_no_variants_that_are_not_set(fake: FakeServer, client: Client) -> None:
     handle = await client.start_inference(input="hello")
     _, written, _ = await turnwire("turns", "show", handle.session_id, "--json", target=fake.target)

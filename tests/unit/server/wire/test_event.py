@@ -32,6 +32,7 @@ from turnwire_server.wire.event import (
     EventTooLarge,
     decode_frames,
     encode_event,
+    encode_frame,
     event_from_proto,
     event_to_proto,
     stamp_frame,
@@ -72,7 +73,9 @@ def test_any_frame_is_what_protobuf_writes_and_is_read_back(text: str, offset: i
     made = event(LlmDelta(text, offset))
     frame = stamp_frame(encode_event(made), sequence)
     assert frame == official_frame(encode_event(made), sequence)
-    assert decode_frames(frame) == [replace(made, sequence=sequence)]
+    [read] = decode_frames(frame)
+    assert read == replace(made, sequence=sequence)
+    assert encode_frame(read) == frame
 
 
 def test_body_has_no_sequence() -> None:
