@@ -362,6 +362,15 @@ async def test_how_often_output_is_sent_back_is_the_profiles_to_say() -> None:
         assert ended.state is SUCCEEDED
 
 
+async def test_output_with_half_of_a_surrogate_pair_is_sent_back() -> None:
+    schema = Overrides(output_schema='{"type":"object"}')
+    async with AgentWorld().at_work() as world:
+        said = [say('{"a":"\\ud83d"}')], [say('{"a":"\\ud83d\\ude00"}')]
+        ended = await world.wait(await world.start(script(*said), overrides=schema))
+        assert ended.state is SUCCEEDED
+        assert len((await world.turn()).blocks) == 4
+
+
 async def test_output_is_not_sent_back_when_no_engine_call_is_left() -> None:
     schema = Overrides(InferenceConfig(iterations_max=2), output_schema='{"type":"integer"}')
     async with AgentWorld(Gadget("look")).at_work() as world:
