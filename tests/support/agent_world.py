@@ -69,6 +69,19 @@ class Gadget:
         return json.dumps(await self.act(args))
 
 
+class Gate:
+    """A tool that waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def __call__(self, args: Mapping[str, Any]) -> object:
+        self.begun.set()
+        await self.opened.wait()
+        return args
+
+
 def script(*calls: Sequence[Mapping[str, Any]]) -> str:
     """Return engine options: the steps of one engine call after the other."""
     return json.dumps({"script": {"calls": [{"steps": list(steps)} for steps in calls]}})

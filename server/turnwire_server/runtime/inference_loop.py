@@ -172,7 +172,7 @@ class Attempt:
         self._record.iteration = at.iteration + 1
         self._record.mark(SnapshotPhase.PRE_INFERENCE)
         step = EngineStep(self.claim, self._assembly, self._record, self._ports.mint, self._tell, self._watchdog.hear)
-        self._watchdog.hear()
+        self._watchdog.listen()
         try:
             ended = await self._until_stopped(step.run())
         finally:

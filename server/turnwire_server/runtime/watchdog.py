@@ -8,7 +8,7 @@ from turnwire_server.stores.lease import Claim
 
 
 class Watchdog:
-    """Watches one attempt. An engine is watched from hear() to rest()."""
+    """Watches one attempt. An engine is watched from listen() to rest()."""
 
     def __init__(self, claim: Claim, clock: Clock, silence_seconds_max: float) -> None:
         self._claim = claim
@@ -16,9 +16,14 @@ class Watchdog:
         self._silence_seconds_max = silence_seconds_max
         self._heard_time: float | None = None  # the last sign of life; None while nobody is listened to
 
-    def hear(self) -> None:
-        """The engine gave a sign of life."""
+    def listen(self) -> None:
+        """An engine is asked from now on."""
         self._heard_time = self._clock.monotonic()
+
+    def hear(self) -> None:
+        """The engine gave a sign of life. One that has returned may do so as well, and is not waited for by that."""
+        if self._heard_time is not None:
+            self._heard_time = self._clock.monotonic()
 
     def rest(self) -> None:
         """No engine is asked now."""

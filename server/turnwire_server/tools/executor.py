@@ -134,7 +134,7 @@ def _outcome(tool: ServerTool, task: asyncio.Task[str]) -> str | _Failed:
     name = tool.definition.tool.name
     error = asyncio.CancelledError() if task.cancelled() else task.exception()
     if isinstance(error, ToolFailure):
-        code = error.code[:CODE_LENGTH_MAX] or "failed"
+        code = _cut(error.code)[:CODE_LENGTH_MAX] or "failed"
         return _Failed(ToolError(_cut(error.message), code), may_repeat=error.may_repeat or None)
     if error is not None:  # one that cancels itself has a defect as well
         log.error("tool crashed", tool=name, exc_info=error)
@@ -160,6 +160,6 @@ def _is_json(text: str) -> bool:
 
 
 def _cut(message: str) -> str:
-    """Return a message that the contract takes."""
+    """Return a text that the contract takes for a message."""
     data = message.encode("utf-8", "replace")
     return data[:MESSAGE_BYTES_MAX].decode("utf-8", "ignore")

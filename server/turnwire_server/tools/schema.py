@@ -260,6 +260,8 @@ def _read(text: str, what: str) -> object:
     """Return what a JSON text says. Errors: ValueError."""
     try:
         value: object = json.loads(text, parse_constant=_refuse)
+        if "\\u" in text:  # half of a surrogate pair can be written as JSON, but is no text: nobody could be told of it
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         msg = f"{what} is not JSON: {error}"
         raise ValueError(msg) from None

@@ -2,17 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from support.agent_world import AgentWorld, Gadget, call, say, script
-from turnwire_server.domain.clock import Clock
+from support.agent_world import AgentWorld, Gadget, Gate, call, say, script
 from turnwire_server.domain.errors import IdempotencyKeyReusedError, InferenceNotWaitingError, ToolCallNotPendingError
-from turnwire_server.domain.event import InferenceAttemptLost, ToolResult, ToolsRequired, ToolStart
-from turnwire_server.domain.ids import mint_id
+from turnwire_server.domain.event import ToolResult, ToolsRequired, ToolStart
 from turnwire_server.domain.inference import FinishClass, InferenceConfig, InferenceState, Overrides, WaitUntil
 from turnwire_server.domain.profile import OnToolError, Profile, ToolPolicy
 from turnwire_server.domain.session import NewSession, PauseAction, StepMode
@@ -27,10 +25,6 @@ from turnwire_server.domain.tool import (
     ToolUse,
 )
 from turnwire_server.domain.turn import LlmText, SnapshotPhase, User
-from turnwire_server.runtime.clock import SystemClock
-from turnwire_server.stores.base import Commit, OnCommit, SessionStore
-from turnwire_server.stores.lease import Effect, Lease
-from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.start import Idempotency
 from turnwire_server.tools.base import ToolFailure
 
@@ -44,19 +38,6 @@ def _profile(**policy: Any) -> Profile:
 
 async def _fail(_: Mapping[str, Any]) -> object:
     raise ToolFailure("it broke", "mine")
-
-
-class Gate:
-    """A tool that waits until it is let through."""
-
-    def __init__(self) -> None:
-        self.begun = asyncio.Event()
-        self.opened = asyncio.Event()
-
-    async def __call__(self, args: Mapping[str, Any]) -> object:
-        self.begun.set()
-        await self.opened.wait()
-        return args
 
 
 async def test_a_tool_is_executed_and_its_result_goes_back_to_the_model() -> None:
@@ -311,80 +292,6 @@ async def test_a_cancel_stops_the_tool_and_the_loop() -> None:
         assert world.abandoned == set()
 
 
-class HookedStore(MemorySessionStore):
-    """Calls a hook when intents have been recorded for the first time, before the attempt hears of that."""
-
-    hook: Callable[[], Awaitable[object]] | None = None
-
-    async def record_effects(
-        self, lease: Lease, position: int, effects: Sequence[Effect], events: Sequence[bytes] = ()
-    ) -> None:
-        await super().record_effects(lease, position, effects, events)
-        hook, self.hook = self.hook, None
-        if hook:
-            await hook()
-
-
-class Shared:
-    """The one store of all worlds that are opened with it."""
-
-    def __init__(self) -> None:
-        self._publish: list[OnCommit] = []
-        self.store = HookedStore(self._tell, SystemClock().now, mint_id)
-
-    def __call__(self, publish: OnCommit, _: Clock) -> SessionStore:
-        self._publish.append(publish)
-        return self.store
-
-    def _tell(self, commits: Sequence[Commit]) -> None:
-        for publish in self._publish:
-            publish(commits)
-
-
-async def test_no_tool_begins_once_a_cancel_was_requested() -> None:
-    write, shared = Gadget("write"), Shared()
-    world = AgentWorld(write, store=shared)
-    async with world.at_work():
-        shared.store.hook = lambda: world.runtime.cancel(LOCAL, "s", "", is_session=True)
-        ended = await world.wait(await world.start(script([call("write")], [say("never")])))
-        assert ended.state is CANCELLED
-        assert (write.calls, await world.outcomes()) == ([], {})
-
-
-async def test_of_a_tool_whose_attempt_was_lost_it_is_told_that_nobody_knows_what_it_did() -> None:
-    gate, shared = Gate(), Shared()
-    world = AgentWorld(Gadget("write", gate), Gadget("look"), store=shared)
-    async with world.at_work():
-        started = await world.start(script([call("look"), call("write")], [say("never")]), attempts_max=9)
-        await world.told(started, ToolResult)
-        await gate.begun.wait()
-        [running] = (await shared.store.heartbeat(world.supervisor.owner)).running
-        await shared.store.revoke(world.supervisor.owner, [running.token])
-        ended = await world.wait(started)
-        assert (ended.state, ended.error and ended.error.reason) == (FAILED, "ATTEMPT_LOST")
-        assert await world.outcomes() == {"call_1": "{}", "call_2": "unknown_outcome"}
-        story = ["ToolResult", "ToolDone", "ToolResult", "ToolDone", "TurnClosed", "InferenceFinished"]
-        assert (await world.names(ended))[-6:] == story
-
-
-async def test_a_tool_that_was_not_begun_is_executed_after_a_hand_back() -> None:
-    write, shared = Gadget("write"), Shared()
-    world = AgentWorld(write, store=shared)
-
-    async def hand_back() -> None:
-        world.supervisor.hand_back()
-
-    async with world.at_work():
-        shared.store.hook = hand_back
-        started = await world.start(script([call("write")], [say("done")]))
-        await world.told(started, InferenceAttemptLost)
-        assert write.calls == []
-    async with AgentWorld(write, store=shared).at_work() as following:
-        ended = await following.wait(started)
-        assert (ended.state, ended.attempt) == (SUCCEEDED, 0)
-        assert (write.calls, await following.outcomes()) == ([{}], {"call_1": "{}"})
-
-
 STEP = StepMode()
 
 
@@ -477,6 +384,15 @@ async def test_how_often_output_is_sent_back_is_the_profiles_to_say() -> None:
         assert ended.state is FAILED
         ended = await world.wait(await world.start(script([say(" 1 ")]), overrides=schema))
         assert ended.state is SUCCEEDED
+
+
+async def test_output_with_half_of_a_surrogate_pair_is_sent_back() -> None:
+    schema = Overrides(output_schema='{"type":"object"}')
+    async with AgentWorld().at_work() as world:
+        said = [say('{"a":"\\ud83d"}')], [say('{"a":"\\ud83d\\ude00"}')]
+        ended = await world.wait(await world.start(script(*said), overrides=schema))
+        assert ended.state is SUCCEEDED
+        assert len((await world.turn()).blocks) == 4
 
 
 async def test_output_is_not_sent_back_when_no_engine_call_is_left() -> None:

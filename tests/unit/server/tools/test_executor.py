@@ -207,10 +207,10 @@ async def test_a_crash_is_logged_and_not_told() -> None:
 
 
 async def test_a_failure_has_the_size_that_the_contract_allows() -> None:
-    error = await World().execute(ActingTool(ToolFailure("é\ud800" * MESSAGE_BYTES_MAX, "c" * 100)))
+    error = await World().execute(ActingTool(ToolFailure("é\ud800" * MESSAGE_BYTES_MAX, "c\ud800" * 100)))
     assert isinstance(error, ToolError)
     assert MESSAGE_BYTES_MAX - 3 < len(error.message.encode()) <= MESSAGE_BYTES_MAX
-    assert error.code == "c" * CODE_LENGTH_MAX
+    assert error.code == ("c?" * 100)[:CODE_LENGTH_MAX]
 
 
 @pytest.mark.parametrize(("own", "seconds"), [(None, 30.0), (2.5, 2.5)])

@@ -273,3 +273,15 @@ SCHEMAS = st.recursive(
 @given(SCHEMAS, VALUES)
 def test_there_is_a_violation_where_the_library_finds_one(schema: Any, value: object) -> None:
     assert (violation(schema, value) == "") == jsonschema_rs.is_valid(schema, value)
+
+
+@pytest.mark.parametrize("value", ['{"x": "\\ud800"}', '{"\\uDFFF": 1}', '[["a\\ud83dz"]]'])
+def test_what_is_no_text_satisfies_no_schema(value: str) -> None:
+    for schema in ("true", '{"type": "object", "properties": {"x": {"type": "string"}}}'):
+        said = compile_schema(schema).violation(value)
+        assert "surrogates not allowed" in said
+        said.encode()
+
+
+def test_a_text_may_be_written_with_escapes() -> None:
+    assert compile_schema('{"minLength": 2, "maxLength": 2}').violation('"\\ud83d\\ude00\\u00e9"') == ""
