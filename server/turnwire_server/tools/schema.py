@@ -23,6 +23,10 @@ SCHEMA_BYTES_MAX = 65_536
 # parts, and each of them is looked at: such a schema is refused.
 PARTS_MAX = 20_000
 
+# How often the library looks at what stands beside `unevaluatedProperties` or `unevaluatedItems`: once to check it, and
+# again to see what it has evaluated. These keywords can be nested, and so do their looks multiply.
+UNEVALUATED_LOOKS = 3
+
 # How many looks at a part a check may take, at some 10 ns each. A value that would take more does not satisfy.
 LOOKS_MAX = 20_000_000
 
@@ -200,6 +204,7 @@ class _Count:
     def __init__(self, root: object) -> None:
         self._root = root
         self._known: dict[str, int] = {"#": 1}
+        self._base = "id" if "draft-04" in str(_dict(root).get("$schema")) else "$id"
         self.patterns = 0
 
     def of_all(self) -> int:
@@ -215,11 +220,17 @@ class _Count:
         if not isinstance(part, dict):
             return 1
         said = cast("dict[str, object]", part)
+        if said is not self._root and isinstance(said.get(self._base), str):
+            # References inside would begin there, and what stands at them would not be what is counted here.
+            msg = f"a part of it has an {self._base} of its own; have one for the whole schema, or none"
+            raise ValueError(msg)
         self.patterns += isinstance(said.get("pattern"), str) + len(_dict(said.get("patternProperties")))
         count = 1 + sum(map(self._of, said.values()))
         for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
             if isinstance(ref := said.get(keyword), str):
                 count += self._behind(ref)
+        for keyword in ("unevaluatedProperties", "unevaluatedItems"):
+            count *= UNEVALUATED_LOOKS if keyword in said else 1
         return count
 
     def _behind(self, ref: str) -> int:

@@ -54,6 +54,23 @@ def tower(floors: int, keyword: str = "anyOf") -> Json:
     return {"$defs": defs, "$ref": "#/$defs/a0"}
 
 
+def base_inside(keyword: str, dialect: str = "https://json-schema.org/draft/2020-12/schema") -> Json:
+    """A schema with a tower inside, whose references mean something small if they are read from the outside."""
+    inner = {keyword: "urn:inner", **tower(60)}
+    return {
+        "$schema": dialect,
+        "$defs": {**{name: {} for name in inner["$defs"]}, "inner": inner},
+        "$ref": "#/$defs/inner",
+    }
+
+
+def unevaluated(floors: int, keyword: str) -> Json:
+    schema: Json = {}
+    for _ in range(floors):
+        schema = {"allOf": [schema], keyword: {"type": "integer"}}
+    return schema
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
@@ -72,6 +89,10 @@ def tower(floors: int, keyword: str = "anyOf") -> Json:
         (json.dumps({"description": "x" * SCHEMA_BYTES_MAX}), f"more than {SCHEMA_BYTES_MAX} bytes"),
         (json.dumps(tower(40)), "stands for more than"),
         (json.dumps(tower(600)), "nested too deeply"),
+        (json.dumps(base_inside("$id")), "has an $id of its own"),
+        (json.dumps(base_inside("$id", "http://json-schema.org/draft-07/schema#")), "has an $id of its own"),
+        (json.dumps(base_inside("id", "http://json-schema.org/draft-04/schema#")), "has an id of its own"),
+        (json.dumps(unevaluated(20, "unevaluatedProperties")), "stands for more than"),
     ],
 )
 def test_what_is_no_usable_schema_is_refused(schema: str, said: str) -> None:
@@ -131,10 +152,24 @@ def test_no_value_keeps_the_process(keyword: str, is_valid: bool) -> None:
     for _ in range(100):
         value = {"a": value}
     schemas = (nested, tower(8, keyword), TREE)
+    wide = {f"k{n}": n for n in range(1000)}
     began = time.monotonic()
     for schema in schemas:
         violation(schema, value)
+    for floors in (2, 7):
+        violation(unevaluated(floors, "unevaluatedProperties"), wide)
+        violation(unevaluated(floors, "unevaluatedItems"), list(wide.values()))
     assert time.monotonic() - began < 1
+
+
+def test_a_schema_may_have_an_id_and_properties_that_are_called_so() -> None:
+    schema = {
+        "$id": "urn:all",
+        "properties": {"$id": {"$ref": "#/$defs/n"}, "id": True},
+        "$defs": {"n": {"type": "null"}},
+    }
+    assert violation(schema, {"$id": None, "id": 1}) == ""
+    assert violation(schema, {"$id": 1}).startswith("$.$id: 1 is not")
 
 
 @pytest.mark.parametrize("pattern", ["^(a+)+$", r"^(?=a)(a|aa)+\1$", "(?=(a|aa|aaa)*x)b", "(?!.*x)(?:.*)*z"])
