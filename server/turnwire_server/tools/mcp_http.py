@@ -15,8 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from turnwire_server.tools.mcp_settings import HttpSettings
 
-# How much of one answer is read from a stream: more than a result may have, so that one that is too large is told from
-# a broken stream.
+# How much of one answer is read: more than a result may have, so that one that is too large is told from a broken stream.
 ANSWER_BYTES_MAX = 8 * 1_048_576
 
 # Servers commonly close a connection that was idle for 5 s. We are earlier, so that no request runs into that.
@@ -36,7 +35,7 @@ async def open_http(settings: HttpSettings) -> AsyncGenerator[tuple[Any, Any]]:
     timeout = httpx2.Timeout(settings.connect_seconds_max, read=None)  # a call has a timeout of its own
     limits = httpx2.Limits(max_connections=None, keepalive_expiry=IDLE_SECONDS_MAX)  # as many as there are calls
     async with (
-        _HttpClient(headers=settings.headers, timeout=timeout, limits=limits) as client,
+        HttpClient(headers=settings.headers, timeout=timeout, limits=limits) as client,
         streamable_http_client(settings.url, http_client=client, max_sse_event_size=ANSWER_BYTES_MAX) as streams,
     ):
         yield streams
@@ -61,7 +60,7 @@ class _Cancellation:
         return None
 
 
-class _HttpClient(httpx2.AsyncClient):
+class HttpClient(httpx2.AsyncClient):
     """Answers by itself where there is no answer, with an error that says whether the request was sent."""
 
     def __init__(self, **options: Any) -> None:
@@ -71,11 +70,12 @@ class _HttpClient(httpx2.AsyncClient):
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send a request. A notification that another one is cancelled cancels that one here, too."""
         message = _message(request)
-        cancellation, number = _Cancellation(), message.get("id")
+        # An answer of ours to a request of the server has an id, too: one of the server's, which may be equal to ours.
+        cancellation, number = _Cancellation(), message.get("id") if "method" in message else None
         if message.get("method") == "notifications/cancelled":
             if cancelled := self._open.get(message["params"]["requestId"]):
                 cancelled.cancel()
-        elif number is not None and "method" in message:
+        elif number is not None:
             self._open[number] = cancellation
         response: httpx2.Response | None = None
         try:
