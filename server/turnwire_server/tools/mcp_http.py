@@ -15,7 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from turnwire_server.tools.mcp_settings import HttpSettings
 
-# How much of one answer is read: more than a result may have, so that one that is too large is told from a broken stream.
+# How much of one answer is read: more than a result may have, so that too large a one is told from one that broke.
 ANSWER_BYTES_MAX = 8 * 1_048_576
 
 # Servers commonly close a connection that was idle for 5 s. We are earlier, so that no request runs into that.
@@ -25,6 +25,9 @@ IDLE_SECONDS_MAX = 2.0
 UNREACHED = -31_001  # the request was not sent, or refused
 SESSION_LOST = -31_002  # the request was refused, since the server knows nothing of us any more
 BROKEN = -31_003  # the request was sent
+
+# What is said of the body on its way, and does not hold once it was read.
+_OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 T = TypeVar("T")
 
@@ -93,9 +96,11 @@ class HttpClient(httpx2.AsyncClient):
     async def _send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         try:
             response = await super().send(request, **options)
+            if not _is_stream(response) and not response.has_redirect_location:
+                response = await _read(response, request)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             return _answer(request, UNREACHED, f"it cannot be reached: {str(error) or type(error).__name__}")
-        except httpx2.TransportError as error:
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
             return _answer(request, BROKEN, f"the connection broke: {str(error) or type(error).__name__}")
         status = response.status_code
         if status in (401, 403):
@@ -140,6 +145,20 @@ class _Answers(httpx2.AsyncByteStream):
 
 def _message(request: httpx2.Request) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(request.content)) if request.method == "POST" else {}
+
+
+async def _read(response: httpx2.Response, request: httpx2.Request) -> httpx2.Response:
+    """Return an answer with all that it says, or one that says that this is too much."""
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > ANSWER_BYTES_MAX:
+                return _answer(request, BROKEN, f"its answer has more than {ANSWER_BYTES_MAX} bytes")
+    finally:
+        await response.aclose()
+    headers = {name: value for name, value in response.headers.items() if name not in _OF_THE_BODY}
+    return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=request)
 
 
 def _is_stream(response: httpx2.Response) -> bool:
