@@ -30,7 +30,7 @@ def to_failure(error: Exception, server: str, secrets: Secrets) -> ToolFailure:
     said = secrets.mask(str(error))
     match error:
         case ToolFailure():
-            return error
+            return ToolFailure(secrets.mask(error.message), error.code, may_repeat=error.may_repeat)
         case Unreachable():
             return ToolFailure(f"the MCP server {server} is unavailable: {said}", "unavailable", may_repeat=True)
         case CallLost():

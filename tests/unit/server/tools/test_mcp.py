@@ -130,7 +130,7 @@ def test_a_result_that_is_an_error_is_a_failure(content: list[Any], said: str) -
         (MCPError(-32000, "for hunter2"), "failed", "for ***", False),
         (MCPError(-32000, ""), "failed", "the MCP server failed", False),
         (RuntimeError("hunter2"), "crashed", "the tool crashed", False),
-        (ToolFailure("mine", "own"), "own", "mine", False),
+        (ToolFailure("mine, hunter2", "own"), "own", "mine, ***", False),
     ],
 )
 def test_an_error_of_a_call_is_a_failure(error: Exception, code: str, said: str, may_repeat: bool) -> None:
