@@ -5,6 +5,7 @@ answers to a run of neighbouring calls are put behind the run, in the order of t
 order, and no block is lost.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -60,16 +61,21 @@ def _answers(blocks: Sequence[Block]) -> dict[int, int]:
     An answer belongs to the nearest run before it that has an unanswered call of its id, and there to the first one.
     """
     answers: dict[int, int] = {}
-    open_calls: dict[str, list[tuple[int, int]]] = {}  # by id: the run, and the position
+    open_calls: dict[str, list[tuple[int, deque[int]]]] = {}  # by id: each run that has any, and their positions
     run = 0
     for at, block in enumerate(blocks):
         match block.kind:
             case ToolCall(id=call):
-                open_calls.setdefault(call, []).append((run, at))
+                runs = open_calls.setdefault(call, [])
+                if not runs or runs[-1][0] != run:
+                    runs.append((run, deque()))
+                runs[-1][1].append(at)
                 continue
-            case ToolUse(tool_call=call) if calls := open_calls.get(call):
-                first = next(number for number, (of_run, _) in enumerate(calls) if of_run == calls[-1][0])
-                answers[calls.pop(first)[1]] = at
+            case ToolUse(tool_call=call) if asked := open_calls.get(call):
+                _, calls = asked[-1]
+                answers[calls.popleft()] = at
+                if not calls:
+                    asked.pop()
             case _:
                 pass
         run += 1

@@ -1,5 +1,6 @@
 """tool_result_reorder: answers behind their calls."""
 
+import time
 from itertools import count
 
 import pytest
@@ -62,6 +63,14 @@ def test_nothing_is_lost_and_the_rest_keeps_its_order(text: str) -> None:
 def test_the_second_time_changes_nothing(text: str) -> None:
     shown = reorder(blocks_of(text))
     assert reorder(shown) == shown
+
+
+@pytest.mark.parametrize("text", ["a" * 10_000, "a." * 10_000])
+def test_one_id_for_all_calls_takes_no_time(text: str) -> None:
+    blocks = blocks_of(text + "A" * 10_000)
+    began = time.monotonic()
+    reorder(blocks)
+    assert time.monotonic() - began < 2
 
 
 async def test_the_engine_sees_them_in_order() -> None:
