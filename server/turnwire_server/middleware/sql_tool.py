@@ -142,7 +142,10 @@ class SqlQuery:
             msg = "the tool is closed"
             raise ToolFailure(msg, may_repeat=True)
         try:
-            process = await asyncio.create_subprocess_exec(*_COMMAND, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+            # In a session of its own: a Ctrl-C in the terminal is for the server, which drains then.
+            process = await asyncio.create_subprocess_exec(
+                *_COMMAND, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+            )
         except OSError as error:
             msg = f"no process can be started for the query: {error.strerror}"
             raise ToolFailure(msg, may_repeat=True) from error

@@ -299,6 +299,15 @@ async def test_closing_ends_the_queries(path: Path) -> None:
     assert "closed" in (await refusal(tool, "SELECT 1")).message
 
 
+async def test_query_does_not_hear_what_the_terminal_tells_the_server(path: Path) -> None:
+    tool = sql_tool(path)
+    task = asyncio.create_task(refusal(tool, ENDLESS))
+    child = await query_on(path)
+    assert os.getpgid(int(child)) != os.getpgid(0)
+    await tool.aclose()
+    await task
+
+
 async def test_queries_wait_for_their_turn(path: Path) -> None:
     tool = sql_tool(path)
     answers = await asyncio.gather(*(ask(tool, "SELECT ?", number) for number in range(10)))
