@@ -11,7 +11,8 @@ from turnwire_server.config.error import ConfigError
 def read_yaml(what: str, path: str) -> Any:
     """Return the content of a file; `what` it is appears in the errors. Errors: ConfigError."""
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        with Path(path).open(encoding="utf-8") as file:  # not its text, of which errors would show the line: it may
+            return yaml.load(file, _Loader)  # have a secret
     except OSError as error:
         msg = f"cannot read the {what} {path}: {error.strerror}"
     except UnicodeDecodeError:

@@ -37,6 +37,14 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes, says: str)
     assert says in str(refused.value)
 
 
+def test_what_stands_in_the_wrong_line_is_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("a:\n  api_key: S3CR3T: x\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="line 2") as refused:
+        read_yaml("profile file", str(path))
+    assert "S3CR3T" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["nowhere.yaml", "."])
 def test_what_is_no_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the profile file .*: "):
