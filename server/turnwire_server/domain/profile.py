@@ -38,7 +38,7 @@ class MiddlewareUse:
     """That a profile puts a middleware around its engine calls; `settings` are what only that middleware knows."""
 
     name: str
-    settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    settings: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ToolSourceUse:
     """That a profile offers tools from somewhere: `python` or `mcp`; `settings` are what that kind understands."""
 
     kind: str
-    settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    settings: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
 
 
 class OnToolError(Enum):
@@ -100,7 +100,7 @@ class Profile:
     engine: str
     description: str = ""
     config: InferenceConfig = InferenceConfig()
-    engine_options: Mapping[str, object] = field(default_factory=dict[str, object])
+    engine_options: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
     version: int = 1
     middleware: tuple[MiddlewareUse, ...] = ()
     tools: tuple[ToolSourceUse, ...] = ()

@@ -149,8 +149,10 @@ def test_no_secret_is_in_the_settings(
     leaf = {"extends": "base", **({} if is_inherited else held)}
     directory = tmp_path_factory.mktemp("profiles")
     profile = load(directory, {"default": "leaf", "profiles": {"base": base, "leaf": leaf}}).get("")
-    assert secret in repr((profile.engine_options, profile.middleware, profile.tools))
+    settings = [each.settings for each in (*profile.middleware, *profile.tools)]
+    assert secret in repr((profile.engine_options, settings))
     assert secret not in profile.settings_text
+    assert secret not in repr(profile)
 
 
 SCRIPTED = {"engine": "scripted"}
