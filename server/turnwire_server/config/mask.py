@@ -11,7 +11,7 @@ from pydantic import JsonValue
 MASK = "***"
 
 # Repetitions are bounded, so that the time for a text grows with its length and no faster.
-_SMELL = r"(?:key|token|secret|passw|passphrase|pwd|credential|auth|cookie|bearer|signature)"
+_SMELL = r"(?:key|token|secret|pass|pwd|credential|auth|cookie|bearer|signature|private|jwt)"
 _SMELLY = re.compile(_SMELL, re.IGNORECASE)
 _VALUES = re.compile(r"(?:env|environ|environment|headers?)$", re.IGNORECASE)
 # `api_key_env: OPENAI_API_KEY` says where a secret is, and not what it is.

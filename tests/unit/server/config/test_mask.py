@@ -20,6 +20,7 @@ from turnwire_server.config.mask import MASK, masked, masked_urls
             {"apiKey": "s3", "X-Auth-Token": "s3", "PASSWORD": "s3"},
             {"apiKey": MASK, "X-Auth-Token": MASK, "PASSWORD": MASK},
         ),
+        ({"db_pass": "s3", "private": "s3", "jwt": "s3"}, {"db_pass": MASK, "private": MASK, "jwt": MASK}),
         ({"client_secret": {"a": ["s3", 1], "b": None}}, {"client_secret": {"a": [MASK, MASK], "b": None}}),
         ({"password": 1234, "token": True}, {"password": MASK, "token": True}),
         ({"authorization": "Bearer s3"}, {"authorization": MASK}),
