@@ -215,15 +215,22 @@ async def _assemble(
 ) -> Mapping[str, Assembly]:
     """Put every profile together; what they hold is given back with the stack. Errors: ConfigError."""
     assemblies: dict[str, Assembly] = {}
+    stack.push_async_callback(_close, assemblies)
     for name, profile in profiles.by_name.items():
         try:
-            assembly = await assemble(profile, engines[profile.engine], os.environ, clock, abandon)
+            assemblies[name] = await assemble(profile, engines[profile.engine], os.environ, clock, abandon)
         except ValueError as error:
             msg = f"the profile {name} cannot be used: {error}"
             raise ConfigError(msg) from None
-        stack.push_async_callback(assembly.aclose)
-        assemblies[name] = assembly
     return assemblies
+
+
+async def _close(assemblies: Mapping[str, Assembly]) -> None:
+    """Close all profiles at once: each may have programs to end, and these may take their time."""
+    closed = await asyncio.gather(*(each.aclose() for each in assemblies.values()), return_exceptions=True)
+    for name, error in zip(assemblies, closed, strict=True):
+        if error is not None:
+            log.error("a profile could not be closed", profile=name, exc_info=error)
 
 
 def _abandon_into(abandoned: set[asyncio.Task[Any]]) -> Callable[[asyncio.Task[Any]], None]:

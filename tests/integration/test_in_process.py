@@ -1,7 +1,9 @@
 """What only shows from inside a running server: that nothing is left behind, and that it is right without any hint."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 
 import grpc
 import pytest
@@ -15,14 +17,17 @@ from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.errors import EventsCompactedError, StoreUnavailableError
 from turnwire_server.domain.ids import mint_id
 from turnwire_server.domain.session import NewSession
+from turnwire_server.engines.base import Emit, EngineCall, EngineResult
 from turnwire_server.events.bus import Hint, InProcessBus
 from turnwire_server.events.fanout import Fanout
 from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.events.subscription import StartKind, Subscription, Until, subscribe
+from turnwire_server.middleware.base import Proceed, Scope
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.stores.base import Base, OnCommit, SessionStore
 from turnwire_server.stores.memory import MemorySessionStore
 from turnwire_server.stores.page import LogPage
+from turnwire_server.tools.base import ServerTool
 from turnwire_server.wire.event import decode_frames, encode_frame
 
 CODEC = FrameCodec(decode_frames, encode_frame)
@@ -50,6 +55,32 @@ async def _watch(
     call = stubs.inference.SubscribeEvents(request)
     assert await call.read()
     return call
+
+
+class Meeting:
+    """A middleware that is closed once another one is being closed as well."""
+
+    name = "meeting"
+    tools: Sequence[ServerTool] = ()
+    both = asyncio.Barrier(2)
+
+    async def call(self, call: EngineCall, emit: Emit, scope: Scope, proceed: Proceed) -> EngineResult:
+        """See Middleware."""
+        return await proceed(call, emit)
+
+    async def aclose(self) -> None:
+        """See Middleware."""
+        await self.both.wait()
+
+
+async def test_profiles_are_closed_side_by_side(tmp_path: Path) -> None:
+    profile = {"engine": "scripted", "middleware": [f"{__name__}:Meeting"]}
+    (tmp_path / "profiles.yaml").write_text(json.dumps({"default": "a", "profiles": {"a": profile, "b": profile}}))
+    profiles = (str(tmp_path / "profiles.yaml"),)
+    settings = Settings(listen="127.0.0.1:0", store="memory", drain_grace_seconds=0, profiles=profiles)
+    async with asyncio.timeout(30):
+        async with running_server(settings):
+            pass
 
 
 async def test_a_watcher_that_leaves_leaves_nothing(server: Server) -> None:

@@ -71,11 +71,11 @@ def _answers(blocks: Sequence[Block]) -> dict[int, int]:
                     runs.append((run, deque()))
                 runs[-1][1].append(at)
                 continue
-            case ToolUse(tool_call=call) if runs := open_calls.get(call):
-                calls = runs[-1][1]
+            case ToolUse(tool_call=call) if asked := open_calls.get(call):
+                _, calls = asked[-1]
                 answers[calls.popleft()] = at
                 if not calls:
-                    runs.pop()
+                    asked.pop()
             case _:
                 pass
         run += 1

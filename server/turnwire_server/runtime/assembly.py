@@ -52,10 +52,11 @@ async def assemble(
     """
     middleware = build_middleware(profile.middleware, clock)
     sources = open_sources(profile.tools, environment, clock)
-    registry = ToolRegistry(sources, [tool for each in middleware for tool in each.tools])
-    if all(use.kind == "python" for use in profile.tools):
-        try:
-            await registry.list_tools()  # here two tools of one name are the profile's fault
-        except ToolsUnavailableError as error:
-            raise ValueError(error.message) from None
+    brought = [tool for each in middleware for tool in each.tools]
+    registry = ToolRegistry(sources, brought)
+    here = [source for source, use in zip(sources, profile.tools, strict=True) if use.kind == "python"]
+    try:
+        registry.known = tuple(await ToolRegistry(here, brought).list_tools())
+    except ToolsUnavailableError as error:  # two tools of one name, which is the profile's fault
+        raise ValueError(error.message) from None
     return Assembly(profile, engine, middleware, registry, ToolExecutor(profile.tool_policy, clock, abandon))

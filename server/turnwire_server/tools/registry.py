@@ -22,7 +22,7 @@ class ToolRegistry:
     def __init__(self, sources: Sequence[ToolSource], tools: Sequence[ServerTool] = ()) -> None:
         self._sources = tuple(sources)
         self._tools = tuple(tools)
-        self.known: tuple[str, ...] = ()  # the names of the last listing
+        self.known: tuple[str, ...] = ()  # the names of the last listing, or what is known before the first one
 
     async def list_tools(self) -> Mapping[str, ServerTool]:
         """Return all tools by name, as they are now. Errors: ToolsUnavailableError."""

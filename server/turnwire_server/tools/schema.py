@@ -229,8 +229,9 @@ class _Count:
         for keyword in ("$ref", "$dynamicRef", "$recursiveRef"):
             if isinstance(ref := said.get(keyword), str):
                 count += self._behind(ref)
-        nested = sum(keyword in said for keyword in ("unevaluatedProperties", "unevaluatedItems"))
-        return count * UNEVALUATED_LOOKS**nested
+        for keyword in ("unevaluatedProperties", "unevaluatedItems"):
+            count *= UNEVALUATED_LOOKS if keyword in said else 1
+        return count
 
     def _behind(self, ref: str) -> int:
         if ref not in self._known:

@@ -11,7 +11,7 @@ import pytest
 from turnwire_server.tools.mcp_http import ANSWER_BYTES_MAX, BROKEN, HttpClient
 
 URL = "http://server/mcp"
-CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {}}
+CALL: dict[str, object] = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {}}
 
 
 class Silent(httpx2.AsyncByteStream):

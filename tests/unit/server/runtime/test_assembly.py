@@ -1,0 +1,38 @@
+"""A profile is put together: what is known of its tools before a server of tools was asked."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from turnwire_server.domain.profile import Profile, ToolPolicy, ToolSourceUse
+from turnwire_server.engines.scripted import ScriptedEngine
+from turnwire_server.runtime.assembly import Assembly, assemble
+from turnwire_server.runtime.clock import SystemClock
+
+GADGETS = ToolSourceUse("python", {"module": "support.gadgets"})
+ANOTHER = ToolSourceUse("python", {"module": "support.gadgets:get_weather"})
+MCP = ToolSourceUse("mcp", {"name": "remote", "command": ["nothing-that-is-installed"]})
+
+
+async def put_together(*tools: ToolSourceUse, **more: Any) -> Assembly:
+    abandoned: list[asyncio.Task[Any]] = []
+    profile = Profile("p", "scripted", tools=tools, **more)
+    return await assemble(profile, ScriptedEngine(), {}, SystemClock(), abandoned.append)
+
+
+async def test_tools_of_modules_are_known_before_servers_of_tools_were_asked() -> None:
+    alone = (await put_together(GADGETS)).known_tools
+    assert "get_weather" in alone
+    assert (await put_together(MCP, GADGETS)).known_tools == alone
+    assert (await put_together(MCP)).known_tools == ()
+
+
+async def test_what_may_not_be_offered_is_not_told() -> None:
+    policy = ToolPolicy(allow=frozenset({"get_time"}))
+    assert (await put_together(GADGETS, MCP, tool_policy=policy)).known_tools == ("get_time",)
+
+
+async def test_two_tools_of_one_name_are_refused_beside_a_server_of_tools() -> None:
+    with pytest.raises(ValueError, match="both have a tool get_weather; leave one out"):
+        await put_together(GADGETS, ANOTHER, MCP)
