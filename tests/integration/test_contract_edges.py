@@ -174,6 +174,22 @@ async def test_a_call_of_a_client_is_approved_first_and_answered_then(session: S
     await _check_usable(session, waits)
 
 
+async def test_more_calls_than_one_event_can_list(session: Session) -> None:
+    calls = [{"toolCall": {"id": f"{number}".ljust(256, "x"), "name": "ask"}} for number in range(1000)]
+    ended = await session.say(tools=[ASK], script=script(calls))
+    assert ended.inference.state == FAILED
+    assert ended.inference.error.metadata.keys() == {"output_bytes_max"}
+    assert ended.produced[0].tool_call.id == calls[0]["toolCall"]["id"]  # what had arrived is kept
+    await _check_usable(session, ended.inference)
+    await _step_mode(session)
+    paused = await session.reach(await session.start(tools=[ASK], script=script(calls[:600])), PAUSED)
+    pause = await _pause(session)
+    assert len(pause.summary) == 256
+    await _release(session, pause.id)
+    await session.reach(paused, WAITING)
+    await session.cancel(paused)
+
+
 @pytest.mark.parametrize(("name", "is_abort"), [("get_weather", True), ("nobody", False)])
 async def test_only_a_tool_that_was_executed_can_end_an_inference(
     session: Session, name: str, *, is_abort: bool
