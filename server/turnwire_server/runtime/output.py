@@ -46,6 +46,11 @@ ITEM_BYTES_MAX = 512
 # What the contract allows the id and the name of a tool call, in characters.
 TOOL_CALL_LENGTH_MAX = 256
 
+# What the ids and names of all calls of one engine call may have in bytes, with what encoding adds to each at most: one
+# event, tools.required, lists them.
+CALLS_BYTES_MAX = 192 * 1024
+CALL_ENCODING_BYTES = 16
+
 # A piece that is longer is cut, so that its event keeps well below 256 KiB.
 DELTA_CHARACTERS_MAX = 32 * 1024
 
@@ -99,6 +104,7 @@ class Output:
         self._ends_calls = ends_calls
         self._parts: dict[int, _Part] = {}
         self._byte_count = 0
+        self._call_byte_count = 0
         self._error: Exception | None = None
 
     @property
@@ -154,6 +160,8 @@ class Output:
         part = _Part(start.kind, self._entity(start.id if is_call else ""), start.name)
         self._parts[start.part] = part
         if is_call:
+            self._call_byte_count += len(part.entity.encode()) + len(part.name.encode()) + CALL_ENCODING_BYTES
+            _check_size(self._call_byte_count, CALLS_BYTES_MAX)
             await self._begin(part)
 
     def _entity(self, wished: str) -> str:

@@ -16,6 +16,7 @@ from turnwire_server.domain.event import (
     ToolCallCompleted,
     ToolDelta,
     ToolDone,
+    ToolsRequired,
     ToolStart,
 )
 from turnwire_server.domain.tool import ToolCall
@@ -23,13 +24,17 @@ from turnwire_server.engines.base import EngineChunk, PartDelta, PartEnd, PartKi
 from turnwire_server.events.snapshot import Fold
 from turnwire_server.runtime.output import (
     BLOCK_BYTES_MAX,
+    CALL_ENCODING_BYTES,
+    CALLS_BYTES_MAX,
     DELTA_CHARACTERS_MAX,
     OUTPUT_BYTES_MAX,
     REASONING_BYTES_MAX,
     SIGNATURE_BYTES_MAX,
+    TOOL_CALL_LENGTH_MAX,
     BrokenOutput,
     Output,
 )
+from turnwire_server.wire.event import encode_event
 
 
 class Listener:
@@ -121,6 +126,20 @@ async def test_a_block_of_output_is_bounded(kind: PartKind) -> None:
             await listener.take(PartDelta(0, "x"))
     with pytest.raises(OutputTooLargeError):
         await listener.output.end()
+
+
+async def test_the_calls_of_one_engine_call_fit_into_one_event() -> None:
+    listener = Listener()
+    name = "ü" * TOOL_CALL_LENGTH_MAX
+    count = CALLS_BYTES_MAX // (2 * len(name.encode()) + CALL_ENCODING_BYTES)
+    ids = [f"{number:03}".rjust(TOOL_CALL_LENGTH_MAX, "ü") for number in range(count + 2)]
+    starts = [PartStart(number, PartKind.TOOL_CALL, each, name) for number, each in enumerate(ids)]
+    with pytest.raises(OutputTooLargeError):
+        await listener.take(*starts)
+    calls = tuple(ToolCall(entity, name) for payload, entity in listener.told if isinstance(payload, ToolStart))
+    assert len(calls) >= count
+    event = Event("s", "i", datetime(2026, 1, 1, tzinfo=UTC), ToolsRequired(calls))
+    assert len(encode_event(event)) <= CALLS_BYTES_MAX + 4096
 
 
 async def test_all_output_together_is_bounded() -> None:
