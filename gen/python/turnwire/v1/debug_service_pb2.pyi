@@ -315,7 +315,8 @@ class TurnSnapshot(_message.Message):
     @_builtins.property
     def turn(self) -> _turn_pb2.Turn:
         """The turn in the view DELTA, with the blocks that it had then; all else is as it is now. Blocks that would take the
-        response beyond its size are left out, and Turn.block_count tells how many there were.
+        response beyond its size are left out, and Turn.block_count tells how many there were: since turns only grow, they are
+        the first ones of those that GetTurn shows.
         """
 
     @_builtins.property

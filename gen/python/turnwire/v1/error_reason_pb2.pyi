@@ -336,7 +336,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: engine.
     """
     ERROR_REASON_OUTPUT_TOO_LARGE: _ErrorReason.ValueType  # 111
-    """The output passed the most bytes that a block, or all output of an engine call, may have. What had arrived is kept.
+    """The output passed the most bytes that a block, all output of an engine call, or the ids and names of its tool calls may
+    have. What had arrived is kept.
 
     Code: RESOURCE_EXHAUSTED.  Definite: yes.  Retry: no.
     Metadata: output_bytes_max.
@@ -668,7 +669,8 @@ Code: FAILED_PRECONDITION.  Definite: yes.  Retry: no.
 Metadata: engine.
 """
 ERROR_REASON_OUTPUT_TOO_LARGE: ErrorReason.ValueType  # 111
-"""The output passed the most bytes that a block, or all output of an engine call, may have. What had arrived is kept.
+"""The output passed the most bytes that a block, all output of an engine call, or the ids and names of its tool calls may
+have. What had arrived is kept.
 
 Code: RESOURCE_EXHAUSTED.  Definite: yes.  Retry: no.
 Metadata: output_bytes_max.

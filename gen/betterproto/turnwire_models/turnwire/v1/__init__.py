@@ -635,7 +635,8 @@ class ErrorReason(betterproto2.Enum):
 
     OUTPUT_TOO_LARGE = 111
     """
-    The output passed the most bytes that a block, or all output of an engine call, may have. What had arrived is kept.
+    The output passed the most bytes that a block, all output of an engine call, or the ids and names of its tool calls may
+    have. What had arrived is kept.
 
     Code: RESOURCE_EXHAUSTED.  Definite: yes.  Retry: no.
     Metadata: output_bytes_max.
@@ -5652,7 +5653,8 @@ class TurnSnapshot(betterproto2.Message):
     )
     """
     The turn in the view DELTA, with the blocks that it had then; all else is as it is now. Blocks that would take the
-    response beyond its size are left out, and Turn.block_count tells how many there were.
+    response beyond its size are left out, and Turn.block_count tells how many there were: since turns only grow, they are
+    the first ones of those that GetTurn shows.
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
