@@ -14,12 +14,7 @@ from turnwire_client._backoff import Clock, SystemClock
 from turnwire_client._debug import DebugCalls
 from turnwire_client._engines import EngineCalls
 from turnwire_client._handle import InferenceHandle
-from turnwire_client._requests import (
-    Conflict,
-    Seconds,
-    mint_key,
-    start_request,
-)
+from turnwire_client._requests import Conflict, Seconds, mint_key, start_request
 from turnwire_client._sessions import SessionCalls
 from turnwire_client._transport import Policy, Transport, channel_options
 from turnwire_client._watch import EventStream, IfCompacted, Start, Until
@@ -31,8 +26,9 @@ class Client(SessionCalls, EngineCalls, DebugCalls):
     """A connection to a turnwire server. Make it with `connect`; any number of tasks may share it.
 
     Every method that talks to the server raises a RequestError, by its reason, when the server refuses or cannot be
-    reached. What creates something mints an idempotency key and is sent again, with that key, when no answer comes: it
-    happens once. Reads are sent again by the channel. Updates and deletes are not sent again.
+    reached. What creates something, and answers to tool calls, have an idempotency key that is minted here, and are sent
+    again with it when no answer comes: they happen once. Reads are sent again by the channel. Updates, releases of pauses
+    and deletes are not sent again.
 
     A number that the contract has no room for, such as a negative index or an infinite timeout, is a ValueError, and
     nothing is sent.

@@ -54,6 +54,7 @@ def show_session(session_id: str, *, as_json: bool) -> Command:
                 ("log", session.log),
                 ("active", session.active.inference_id),
                 ("queued", session.queued_count or ""),
+                ("step mode", "on" if session.step_mode else ""),
                 ("origin", _origin(session)),
                 ("labels", ", ".join(f"{key}={value}" for key, value in session.labels.items())),
             ]
