@@ -26,9 +26,9 @@ class Client(SessionCalls, EngineCalls, DebugCalls):
     """A connection to a turnwire server. Make it with `connect`; any number of tasks may share it.
 
     Every method that talks to the server raises a RequestError, by its reason, when the server refuses or cannot be
-    reached. What creates something, and answers to tool calls, have an idempotency key that is minted here, and are sent
-    again with it when no answer comes: they happen once. Reads are sent again by the channel. Updates, releases of pauses
-    and deletes are not sent again.
+    reached. What creates something, and answers to tool calls, have an idempotency key that is minted here, and are
+    sent again with it when no answer comes: they happen once. Reads are sent again by the channel. Updates, releases
+    of pauses and deletes are not sent again.
 
     A number that the contract has no room for, such as a negative index or an infinite timeout, is a ValueError, and
     nothing is sent.

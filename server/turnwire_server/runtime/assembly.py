@@ -59,4 +59,8 @@ async def assemble(
         registry.known = tuple(await ToolRegistry(here, brought).list_tools())
     except ToolsUnavailableError as error:  # two tools of one name, which is the profile's fault
         raise ValueError(error.message) from None
+    strangers = profile.tool_policy.approve.difference(registry.known)
+    if strangers and len(here) == len(sources):  # else a server of tools may have them
+        msg = f"tool_policy.approve names tools that the profile does not have: {', '.join(sorted(strangers))}"
+        raise ValueError(msg)
     return Assembly(profile, engine, middleware, registry, ToolExecutor(profile.tool_policy, clock, abandon))

@@ -36,3 +36,10 @@ async def test_what_may_not_be_offered_is_not_told() -> None:
 async def test_two_tools_of_one_name_are_refused_beside_a_server_of_tools() -> None:
     with pytest.raises(ValueError, match="both have a tool get_weather; leave one out"):
         await put_together(GADGETS, ANOTHER, MCP)
+
+
+async def test_a_tool_that_needs_approval_and_is_not_there_is_a_typo() -> None:
+    policy = ToolPolicy(approve=frozenset({"get_wether", "get_time"}))
+    with pytest.raises(ValueError, match=r"names tools that the profile does not have: get_wether$"):
+        await put_together(GADGETS, tool_policy=policy)
+    await put_together(GADGETS, MCP, tool_policy=policy)  # the server of tools may have it
