@@ -43,6 +43,7 @@ class Batch:
     tools: Mapping[str, Tool]
     pending: dict[str, Wait] = field(default_factory=dict[str, Wait])
     _approved: list[ToolCall] = field(default_factory=list[ToolCall])
+    _args: dict[str, str] = field(default_factory=dict[str, str])  # what approvals replaced, by call
 
     def ask(self) -> None:
         """Has the model ask, and the inference wait."""
@@ -71,11 +72,10 @@ class Batch:
         if refused:
             calls = ",".join(sorted(refused))
             raise Refused("TOOL_CALL_NOT_PENDING", inference_id=self.inference.inference_id, tool_calls=calls)
-        leaves_more = False
         for call, answer in answers.items():
             del self.pending[call]
             if answer.HasField("approved"):
-                leaves_more = self._approve(call) or leaves_more
+                self._approve(call, answer.approved.args)
             elif answer.HasField("denied"):
                 reason = answer.denied.reason or "the call was not approved"
                 self._settle(ToolUse(tool_call=call, error=ToolError(message=reason, code="denied")))
@@ -83,7 +83,7 @@ class Batch:
                 self._settle(ToolUse(tool_call=call, error=answer.error))
             else:
                 self._settle(ToolUse(tool_call=call, result=answer.result))
-        if leaves_more:
+        if self.pending and any(answer.HasField("approved") for answer in answers.values()):
             self._tell_required()
 
     def leave(self) -> None:
@@ -94,14 +94,12 @@ class Batch:
         for call in self._approved:
             self._settle(ToolUse(tool_call=call.id, result=self.told.results.get(call.id, "{}")))
 
-    def _approve(self, name: str) -> bool:
-        """Whether the client has more to do now."""
+    def _approve(self, name: str, args: str) -> None:
         server_call = next((call for call in self.told.approvals if call.id == name), None)
         if server_call is None:
-            self.pending[name] = "client"
-            return True
-        self._approved.append(server_call)
-        return False
+            self.pending[name], self._args[name] = "client", args
+        else:
+            self._approved.append(server_call)
 
     def _settle(self, use: ToolUse) -> None:
         self._tell(use.tool_call, ev.ToolResult(use=use))
@@ -113,7 +111,7 @@ class Batch:
     def _tell_required(self) -> None:
         calls = {
             wait: [
-                ToolCall(id=call.id, name=call.name)
+                ToolCall(id=call.id, name=call.name, args=self._args.get(call.id, ""))
                 for call in (*self.told.calls, *self.told.approvals)
                 if self.pending.get(call.id) == wait
             ]

@@ -43,8 +43,6 @@ class Required:
     `calls` wait for a result of the client, `approvals` for somebody's decision; they have their names and arguments.
     When `deadline_time` comes, what has no answer gets the ToolError `timeout`; None: it may take for ever. `sequence`
     is that of the event that told of them.
-
-    An approval that was given while others were not is still among `approvals`: only the event that follows tells.
     """
 
     calls: tuple[ToolCall, ...] = ()
@@ -76,11 +74,16 @@ async def read_required(transport: Transport, inference: Inference) -> Required:
             open_calls.pop(block.tool_use.tool_call, None)
     told = event.tools_required
     return Required(
-        tuple(open_calls[call.id] for call in told.calls if call.id in open_calls),
+        tuple(_replaced(open_calls[call.id], call.args) for call in told.calls if call.id in open_calls),
         tuple(open_calls[call.id] for call in told.approvals if call.id in open_calls),
         _deadline_of(told),
         event.sequence,
     )
+
+
+def _replaced(call: ToolCall, args: str) -> ToolCall:
+    """The call with the arguments that its approval gave it, if it did."""
+    return ToolCall(id=call.id, name=call.name, args=args or call.args)
 
 
 async def _read_tools_required(transport: Transport, inference: Inference) -> Event:
@@ -161,10 +164,9 @@ class ToolLoop:
     handle: "InferenceHandle"
     functions: Mapping[str, ToolFunction]
     approve: Approve | None
-    # What was answered of the event told last, and arguments that an approval has replaced, by tool call.
+    # What was answered of the event told last.
     _sequence: int = 0
     _answered: set[str] = field(default_factory=set[str])
-    _args: dict[str, str] = field(default_factory=dict[str, str])
 
     async def answer(self, result: "Result") -> bool:
         """Answers what it can of what a result requires, side by side. False if there is nothing that it can."""
@@ -186,7 +188,7 @@ class ToolLoop:
         return [call for call in calls if call.id not in self._answered]
 
     async def _run(self, call: ToolCall) -> None:
-        outcome = await run_function(self.functions[call.name], call.name, self._args.pop(call.id, call.args))
+        outcome = await run_function(self.functions[call.name], call.name, call.args)
         if isinstance(outcome, ToolError):
             await self._submit([ToolOutcome(tool_call=call.id, error=outcome)])
         else:
@@ -203,8 +205,6 @@ class ToolLoop:
                 outcomes.append(ToolOutcome(tool_call=call.id, denied=decision))
             else:
                 outcomes.append(ToolOutcome(tool_call=call.id, approved=decision))
-                if decision.args:
-                    self._args[call.id] = decision.args
         await self._submit(outcomes)
 
     async def _submit(self, outcomes: list[ToolOutcome]) -> None:

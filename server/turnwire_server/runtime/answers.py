@@ -6,9 +6,11 @@ from datetime import datetime
 
 from turnwire_server.domain.errors import (
     InferenceNotWaitingError,
+    InvalidFieldError,
     PauseNotFoundError,
     StepAbortedError,
     ToolCallNotPendingError,
+    Violation,
 )
 from turnwire_server.domain.event import DebuggerResumed, Failed, Payload, ToolDone, ToolResult, ToolsRequired
 from turnwire_server.domain.inference import InferenceState
@@ -25,6 +27,10 @@ from turnwire_server.runtime.checkpoint import (
     encode_checkpoint,
 )
 from turnwire_server.stores.base import Amendment, Waiting
+
+# What arguments that approvals replaced may take, of all calls that the client executes: one event tells them. With as
+# many calls as an engine call may make it stays below 256 KiB.
+REPLACED_BYTES_MAX = 32 * 1024
 
 # What a call waits for that the client has to do something about.
 CLIENT_ACTS = (CallState.APPROVAL, CallState.CLIENT)
@@ -47,14 +53,17 @@ class Answering:
 def tools_required(checkpoint: Checkpoint) -> ToolsRequired:
     """Return the event that tells what the client has to do."""
     return ToolsRequired(
-        tuple(ToolCall(call.id, call.name) for call in checkpoint.pending(CallState.CLIENT)),
+        tuple(ToolCall(call.id, call.name, call.args or "") for call in checkpoint.pending(CallState.CLIENT)),
         tuple(ToolCall(call.id, call.name) for call in checkpoint.pending(CallState.APPROVAL)),
         checkpoint.answer_time,
     )
 
 
 def decide_answers(waiting: Waiting, outcomes: Sequence[ToolOutcome], answering: Answering) -> Amendment:
-    """Take a client's answers to pending tool calls. Errors: InferenceNotWaitingError, ToolCallNotPendingError."""
+    """Take a client's answers to pending tool calls.
+
+    Errors: InferenceNotWaitingError, ToolCallNotPendingError; InvalidFieldError for approvals with too many arguments.
+    """
     inference = waiting.inference
     if inference.state is not InferenceState.WAITING_FOR_TOOLS:
         raise InferenceNotWaitingError(inference_id=inference.inference_id, state=inference.state.name)
@@ -67,7 +76,16 @@ def decide_answers(waiting: Waiting, outcomes: Sequence[ToolOutcome], answering:
     for outcome in outcomes:
         calls[outcome.tool_call], use = _answer(calls[outcome.tool_call], outcome)
         uses += [use] if use else []
-    return _amend(waiting, replace(checkpoint, calls=tuple(calls.values())), uses, answering)
+    following = replace(checkpoint, calls=tuple(calls.values()))
+    _check_replaced(following)
+    return _amend(waiting, following, uses, answering)
+
+
+def _check_replaced(checkpoint: Checkpoint) -> None:
+    size = sum(len((call.args or "").encode()) for call in checkpoint.pending(CallState.CLIENT))
+    if size > REPLACED_BYTES_MAX:
+        what = f"arguments for calls of the client have {size} bytes, more than {REPLACED_BYTES_MAX}; deny the calls"
+        raise InvalidFieldError(Violation("outcomes.approved.args", what, "replaced_bytes_max"))
 
 
 def _fits(call: PlannedCall | None, outcome: ToolOutcome) -> bool:
@@ -126,7 +144,7 @@ def _amend(waiting: Waiting, checkpoint: Checkpoint, uses: Sequence[ToolUse], an
     for use in uses:
         told += [(ToolResult(use), use.tool_call), (ToolDone(), use.tool_call)]
     is_released = not checkpoint.pending(*CLIENT_ACTS)
-    if not is_released and _has_new_work(decode_checkpoint(waiting.checkpoint), checkpoint):
+    if not is_released and _has_approved(decode_checkpoint(waiting.checkpoint), checkpoint):
         told.append((tools_required(checkpoint), ""))
     if is_released:
         checkpoint = replace(checkpoint, answer_time=None)
@@ -138,9 +156,10 @@ def _amend(waiting: Waiting, checkpoint: Checkpoint, uses: Sequence[ToolUse], an
     )
 
 
-def _has_new_work(before: Checkpoint, after: Checkpoint) -> bool:
-    known = {call.id for call in before.pending(CallState.CLIENT)}
-    return any(call.id not in known for call in after.pending(CallState.CLIENT))
+def _has_approved(before: Checkpoint, after: Checkpoint) -> bool:
+    """Whether calls were approved: unlike other answers, no tool.result tells of that."""
+    asked = {call.id for call in before.pending(CallState.APPROVAL)}
+    return any(call.id in asked for call in after.pending(CallState.CLIENT, CallState.SERVER))
 
 
 def _unchanged(waiting: Waiting) -> Amendment:

@@ -844,7 +844,7 @@ Global___ToolDone: _TypeAlias = ToolDone  # noqa: Y015
 
 @_typing.final
 class ToolsRequired(_message.Message):
-    """The client has to answer tool calls. It comes again when an approval leaves the client with more to do."""
+    """The client has to answer tool calls. It comes again when calls were approved and there is something left to do."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -853,7 +853,9 @@ class ToolsRequired(_message.Message):
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.ToolCall]:
-        """The calls that wait for a result of the client, without their args: those came with tool.call."""
+        """The calls that wait for a result of the client. They have args only where an approval replaced those that came with
+        tool.call.
+        """
 
     @_builtins.property
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_tool_pb2.ToolCall]:

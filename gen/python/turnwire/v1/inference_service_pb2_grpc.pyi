@@ -191,8 +191,8 @@ class InferenceServiceStub:
     """
     SubmitToolResults: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.SubmitToolResultsRequest, _inference_service_pb2.SubmitToolResultsResponse]
     """Answers tool calls of an inference that is WAITING_FOR_TOOLS. A part of the pending calls MAY be answered; the inference
-    goes on once all are. The calls that wait are those of the newest tools.required. Answers to all of them are taken in
-    one step: each that is refused refuses the others.
+    goes on once all are. The calls that wait are those of the newest tools.required that have no tool.result since. Answers
+    to all of them are taken in one step: each that is refused refuses the others.
 
     Idempotent by idempotency_key: a repeat returns the inference as it is now, also after it has gone on or ended. Calls
     that are unknown, settled, or wait for an answer of the other kind are refused with the list of them; nothing is
@@ -368,8 +368,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """
     SubmitToolResults: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.SubmitToolResultsRequest, _inference_service_pb2.SubmitToolResultsResponse]  # type: ignore[assignment]
     """Answers tool calls of an inference that is WAITING_FOR_TOOLS. A part of the pending calls MAY be answered; the inference
-    goes on once all are. The calls that wait are those of the newest tools.required. Answers to all of them are taken in
-    one step: each that is refused refuses the others.
+    goes on once all are. The calls that wait are those of the newest tools.required that have no tool.result since. Answers
+    to all of them are taken in one step: each that is refused refuses the others.
 
     Idempotent by idempotency_key: a repeat returns the inference as it is now, also after it has gone on or ended. Calls
     that are unknown, settled, or wait for an answer of the other kind are refused with the list of them; nothing is
@@ -590,8 +590,8 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.SubmitToolResultsResponse, _abc.Awaitable[_inference_service_pb2.SubmitToolResultsResponse]]:
         """Answers tool calls of an inference that is WAITING_FOR_TOOLS. A part of the pending calls MAY be answered; the inference
-        goes on once all are. The calls that wait are those of the newest tools.required. Answers to all of them are taken in
-        one step: each that is refused refuses the others.
+        goes on once all are. The calls that wait are those of the newest tools.required that have no tool.result since. Answers
+        to all of them are taken in one step: each that is refused refuses the others.
 
         Idempotent by idempotency_key: a repeat returns the inference as it is now, also after it has gone on or ended. Calls
         that are unknown, settled, or wait for an answer of the other kind are refused with the list of them; nothing is

@@ -250,7 +250,8 @@ class ToolApproval(_message.Message):
     ARGS_FIELD_NUMBER: _builtins.int
     args: _builtins.str
     """Arguments to use instead of the model's, as the JSON text of one object. Empty: the model's. The turn keeps the
-    model's.
+    model's. For a call that the client executes they come back with tools.required, so all that do MUST NOT have more than
+    32 KiB together: that is INVALID_FIELD.
     """
     def __init__(
         self,

@@ -8,6 +8,7 @@ import pytest
 
 from turnwire_server.domain.errors import (
     InferenceNotWaitingError,
+    InvalidFieldError,
     PauseNotFoundError,
     RequestError,
     ToolCallNotPendingError,
@@ -24,7 +25,13 @@ from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.domain.session import PauseAction
 from turnwire_server.domain.tool import ToolApproval, ToolCall, ToolDenial, ToolError, ToolOutcome, ToolUse
 from turnwire_server.domain.turn import Block
-from turnwire_server.runtime.answers import Answering, decide_answers, decide_release, decide_silence
+from turnwire_server.runtime.answers import (
+    REPLACED_BYTES_MAX,
+    Answering,
+    decide_answers,
+    decide_release,
+    decide_silence,
+)
 from turnwire_server.runtime.checkpoint import (
     CallState,
     Checkpoint,
@@ -100,6 +107,27 @@ def test_what_is_approved_is_executed_by_whom_it_belongs_to() -> None:
     required = ToolsRequired((ToolCall("mine", "ask"), ToolCall("sign", "sign")), ())
     assert _told(amendment.events) == [(required, "")]
     assert not amendment.is_released
+
+
+def test_an_approval_that_leaves_others_waiting_is_told() -> None:
+    amendment = _answer(ToolOutcome("delete", ToolApproval()))
+    assert _told(amendment.events) == [(ToolsRequired((ToolCall("mine", "ask"),), (ToolCall("sign", "sign"),)), "")]
+
+
+def test_the_client_is_told_the_arguments_that_were_approved() -> None:
+    amendment = _answer(ToolOutcome("sign", ToolApproval('{"q":2}')))
+    calls = ToolCall("mine", "ask"), ToolCall("sign", "sign", '{"q":2}')
+    assert _told(amendment.events) == [(ToolsRequired(calls, (ToolCall("delete", "delete"),)), "")]
+
+
+def test_approved_arguments_have_to_fit_into_one_event() -> None:
+    def approval(size: int) -> ToolApproval:
+        return ToolApproval('{"q":"%s"}' % ("x" * (size - len('{"q":""}'))))
+
+    assert not _answer(ToolOutcome("sign", approval(REPLACED_BYTES_MAX))).is_released
+    with pytest.raises(InvalidFieldError, match=r"outcomes.approved.args: .* 32769 bytes, more than 32768"):
+        _answer(ToolOutcome("sign", approval(REPLACED_BYTES_MAX + 1)))
+    assert not _answer(ToolOutcome("delete", approval(REPLACED_BYTES_MAX + 1))).is_released  # the server has them
 
 
 def test_what_is_denied_is_an_error_to_the_model() -> None:

@@ -5094,7 +5094,8 @@ class ToolApproval(betterproto2.Message):
     )
     """
     Arguments to use instead of the model's, as the JSON text of one object. Empty: the model's. The turn keeps the
-    model's.
+    model's. For a call that the client executes they come back with tools.required, so all that do MUST NOT have more than
+    32 KiB together: that is INVALID_FIELD.
     """
 
 
@@ -5328,14 +5329,15 @@ default_message_pool.register_message("turnwire.v1", "ToolResult", ToolResult)
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class ToolsRequired(betterproto2.Message):
     """
-    The client has to answer tool calls. It comes again when an approval leaves the client with more to do.
+    The client has to answer tool calls. It comes again when calls were approved and there is something left to do.
     """
 
     calls: "list[ToolCall]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
     """
-    The calls that wait for a result of the client, without their args: those came with tool.call.
+    The calls that wait for a result of the client. They have args only where an approval replaced those that came with
+    tool.call.
     """
 
     approvals: "list[ToolCall]" = betterproto2.field(
