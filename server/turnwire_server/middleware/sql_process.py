@@ -1,9 +1,12 @@
-"""One SQL query, in a process of its own: the request is JSON on standard input, the result JSON on standard output.
+"""One SQL query, or one look at the schema, in a process of its own.
+
+The request is JSON on standard input; on standard output a query gives JSON, and the schema is text.
 
 Why a process: SQLite cannot be stopped, nor its memory and its temporary files bounded, for one connection among others
-in a process. A statement of a kilobyte can keep its preparation busy for hours, without end to its memory. Here the
-operating system holds the limits, and a kill ends it at any moment. What SQLite enforces: the file is opened read-only,
-and an authorizer lets pass what reads and nothing else.
+in a process. A statement of a kilobyte can keep its preparation busy for hours, without end to its memory, and a view
+of the file is prepared already when its columns are asked for. Here the operating system holds the limits, and a kill
+ends it at any moment. What SQLite enforces: the file is opened read-only, and an authorizer lets pass what reads and
+nothing else.
 
 This file is run by its path and imports only the standard library, so that it starts in some 50 ms.
 """
@@ -20,8 +23,12 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-# The exit status when standard output has the reason why there is no result.
+# What runs this file. Isolated: neither the environment nor the working folder changes what is run.
+COMMAND = (sys.executable, "-I", "-S", "-B", __file__)
+
+# The exit status when standard output has the reason why there is no result: an error, or the end of the memory.
 REFUSED = 3
+EXHAUSTED = 4
 
 # Python and SQLite need some 50 MiB of it.
 MEMORY_BYTES_MAX = 512 * 1024 * 1024
@@ -36,6 +43,9 @@ VALUE_BYTES_MAX = 16 * 1024 * 1024
 # How long a query waits for the end of a transaction, where a writer keeps readers out.
 BUSY_SECONDS_MAX = 1.0
 
+# Tables that are looked at for the schema; further ones are counted.
+_TABLES_MAX = 500
+
 # What the end of a result may take: `], "row_count": 1000000, "truncated": true}`.
 _END_BYTES = 64
 
@@ -44,14 +54,15 @@ _END_BYTES = 64
 _READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
 _SCHEMA_TABLE = "sqlite_master"
 _PRAGMAS = frozenset({"data_version", "page_size"})
+_SCHEMA_PRAGMAS = frozenset({"table_list", "table_info"})
 _FUNCTIONS_DENIED = frozenset({"load_extension", "fts3_tokenizer"})
 
 Scalar = str | int | float | bytes | None
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked. `uri` names the file; the limits are those of SqlToolSettings."""
+class QueryRequest:
+    """What a query asks. `uri` names the file; the limits are those of SqlToolSettings."""
 
     uri: str
     sql: str
@@ -62,14 +73,24 @@ class Request:
     seconds_max: float
 
 
+@dataclass(frozen=True, slots=True)
+class SchemaRequest:
+    """What asks for the schema. `uri` names the file; `bytes_max` is about what the text may take."""
+
+    uri: str
+    bytes_max: int
+    seconds_max: float
+
+
 def main() -> int:
     """Answer the request on standard input; return the exit status."""
-    request = Request(**json.load(sys.stdin.buffer))
+    asked = json.load(sys.stdin.buffer)
+    request = QueryRequest(**asked) if "sql" in asked else SchemaRequest(**asked)
     confine(request.seconds_max)
     try:
-        answer, status = query(request), 0
+        answer, status = query(request) if isinstance(request, QueryRequest) else schema(request), 0
     except MemoryError:
-        answer, status = "the query needs more memory than it may have", REFUSED
+        answer, status = "the query needs more memory than it may have", EXHAUSTED
     except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
         answer, status = str(error), REFUSED
     sys.stdout.buffer.write(answer.encode("utf-8", "replace"))
@@ -94,7 +115,7 @@ def _limit(what: int, wanted: int) -> None:
     resource.setrlimit(what, (limit, limit))
 
 
-def query(request: Request) -> str:
+def query(request: QueryRequest) -> str:
     """Return the result as JSON text. Errors: those of sqlite3, ValueError, OverflowError, MemoryError."""
     with closing(connect(request.uri)) as connection:
         cursor = connection.execute(request.sql, request.params)
@@ -132,7 +153,7 @@ def authorize(action: int, first: str | None, second: str | None, _database: str
     return sqlite3.SQLITE_OK if is_allowed else sqlite3.SQLITE_DENY
 
 
-def result_of(columns: list[str], rows: Iterator[tuple[Scalar, ...]], request: Request) -> str:
+def result_of(columns: list[str], rows: Iterator[tuple[Scalar, ...]], request: QueryRequest) -> str:
     """Return the result with as many of the rows as the limits allow."""
     begin = f'{{"columns": {_json(columns)}, "rows": ['
     size = len(begin.encode("utf-8", "replace")) + _END_BYTES
@@ -168,6 +189,47 @@ def _cell(value: Scalar, bytes_max: int) -> tuple[object, bool]:
             return str(value), False  # JSON has no such number
         case _:
             return value, False
+
+
+def schema(request: SchemaRequest) -> str:
+    """Return a line for each table and view with its columns, as many as there is room for. Errors: those of query."""
+    lines: list[str] = []
+    room = request.bytes_max
+    with closing(connect(request.uri)) as connection:
+        connection.set_authorizer(authorize_schema)
+        names = _names(connection)
+        for name in names[:_TABLES_MAX]:
+            line = f"{name}({', '.join(_columns(connection, name))})"
+            room -= len(line.encode("utf-8", "replace")) + 1
+            if room < 0:
+                break
+            lines.append(line)
+    if rest := len(names) - len(lines):
+        lines.append(f"... and {rest} more: SELECT name, sql FROM sqlite_schema")
+    return "\n".join(lines)
+
+
+def authorize_schema(action: int, first: str | None, second: str | None, database: str | None, by: str | None) -> int:
+    """Decide as `authorize` does, and let pass the pragmas that tell the schema."""
+    if action == sqlite3.SQLITE_PRAGMA and first in _SCHEMA_PRAGMAS:
+        return sqlite3.SQLITE_OK
+    return authorize(action, first, second, database, by)
+
+
+def _names(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute(
+        "SELECT name FROM pragma_table_list"
+        " WHERE schema = 'main' AND type <> 'shadow' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name"
+    )
+    return [str(name) for (name,) in rows]
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    columns: list[str] = []
+    with suppress(sqlite3.Error):  # a view of what is not there any more: it has no columns
+        for name, kind in connection.execute("SELECT name, type FROM pragma_table_info(?)", (table,)):
+            columns.append(f"{name} {kind}" if kind else str(name))
+    return columns
 
 
 def _json(value: object) -> str:

@@ -1,15 +1,14 @@
 """The middleware sql_tool: one tool with which the model reads a SQLite file.
 
 That it only reads is enforced by SQLite, and its limits by the operating system: each query is a process of its own
-(sql_process.py says why). So nothing is left of a query, and one that is cancelled is gone. What the model is told of
-the tables is read anew for each engine call.
+(sql_process.py says why). So nothing is left of a query, and one that is cancelled is gone. Before each engine call it
+is checked whether what the model is told of the tables is still so.
 """
 
 import asyncio
 import json
 import signal
 import sqlite3
-import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from turnwire_server.domain.tool import Tool, ToolPlacement
 from turnwire_server.engines.base import Emit, EngineCall, EngineResult
 from turnwire_server.middleware import sql_process
 from turnwire_server.middleware.base import Proceed, Scope
-from turnwire_server.middleware.sql_schema import read_schema, uri_of
+from turnwire_server.middleware.sql_schema import ReadSchema, Schema, read_schema, uri_of
 from turnwire_server.telemetry.logs import logger
 from turnwire_server.tools.base import Invocation, ServerTool, ToolDefinition, ToolFailure
 
@@ -31,9 +30,6 @@ _QUERIES_MAX = 4
 
 # What a query may wait for its turn, and for its process to start, before the runtime calls it a timeout.
 _WAIT_SECONDS_MAX = 10.0
-
-# Isolated: neither the environment nor the working folder changes what is run.
-_COMMAND = (sys.executable, "-I", "-S", "-B", sql_process.__file__)
 
 log = logger()
 
@@ -57,24 +53,25 @@ class SqlTool:
 
     name = "sql_tool"
 
-    def __init__(self, settings: SqlToolSettings) -> None:
-        """Look at the file. Errors: ValueError, when it is not there or is no SQLite file."""
+    def __init__(self, settings: SqlToolSettings, read: ReadSchema = read_schema) -> None:
+        """Look at the file; blocks as long as `read` does. Errors: ValueError, if it is not there or no SQLite file."""
         if not settings.path.is_file():
             msg = f"path: there is no file {settings.path}"
             raise ValueError(msg)
+        self._schema = Schema(settings.path, read)
         try:
-            self._schema = read_schema(settings.path)
-        except sqlite3.Error as error:
+            self._described = self._schema.text()
+        except (sqlite3.Error, OSError) as error:
             msg = f"path: {settings.path} cannot be read: {error}"
             raise ValueError(msg) from error
         self._settings = settings
-        self._query = SqlQuery(settings, self._schema)
+        self._query = SqlQuery(settings, self._described)
         self.tools: Sequence[ServerTool] = (self._query,)
 
     async def call(self, call: EngineCall, emit: Emit, scope: Scope, proceed: Proceed) -> EngineResult:
         """Describe the tables as they are now, if the tool is offered."""
         if any(tool.name == self._settings.name for tool in call.tools):
-            description = _describe(self._settings, await self._read_schema())
+            description = _describe(self._settings, await self._describe_tables())
             tools = (replace(t, description=description) if t.name == self._settings.name else t for t in call.tools)
             call = replace(call, tools=tuple(tools))
         return await proceed(call, emit)
@@ -83,12 +80,12 @@ class SqlTool:
         """End the queries that are under way, and refuse further ones; they fail."""
         self._query.close()
 
-    async def _read_schema(self) -> str:
+    async def _describe_tables(self) -> str:
         try:
-            return await asyncio.to_thread(read_schema, self._settings.path)
-        except sqlite3.Error as error:
-            log.warning("the tables cannot be read; they are described as they were at the start", error=str(error))
-            return self._schema
+            self._described = await asyncio.to_thread(self._schema.text)
+        except (sqlite3.Error, OSError) as error:
+            log.warning("the tables cannot be read; they are described as they were last", error=str(error))
+        return self._described
 
 
 class _Arguments(BaseModel):
@@ -144,7 +141,7 @@ class SqlQuery:
         try:
             # In a session of its own: a Ctrl-C in the terminal is for the server, which drains then.
             process = await asyncio.create_subprocess_exec(
-                *_COMMAND, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+                *sql_process.COMMAND, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
             )
         except OSError as error:
             msg = f"no process can be started for the query: {error.strerror}"
@@ -164,7 +161,7 @@ class SqlQuery:
     def _answer(self, status: int, output: str, errors: str) -> str:
         if status == 0:
             return output
-        if status == sql_process.REFUSED:
+        if status in {sql_process.REFUSED, sql_process.EXHAUSTED}:
             raise ToolFailure(output)
         if status == -signal.SIGALRM:
             msg = f"the query took longer than {self._settings.seconds_max:g} s"

@@ -7,6 +7,7 @@ import sqlite3
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from structlog.testing import capture_logs
 
 from turnwire_server.domain.tool import Tool, ToolCall, ToolPlacement
 from turnwire_server.middleware.sql_process import VALUE_BYTES_MAX
-from turnwire_server.middleware.sql_schema import SCHEMA_BYTES_MAX
+from turnwire_server.middleware.sql_schema import SCHEMA_BYTES_MAX, read_schema
 from turnwire_server.middleware.sql_tool import SqlTool, SqlToolSettings
 from turnwire_server.tools.base import Invocation, ToolFailure
 from unit.server.middleware.stage import Play, engine_call
@@ -272,8 +273,8 @@ async def test_cancelled_query_is_gone(path: Path, content: None) -> None:
 
 
 def children() -> set[str]:
-    """Return the processes of this one."""
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    """Return the processes of this one, whichever thread started them."""
+    return {child for each in Path("/proc/self/task").glob("*/children") for child in each.read_text().split()}
 
 
 def reads(child: str, path: Path) -> bool:
@@ -385,6 +386,62 @@ async def test_engine_sees_the_tables_as_they_are(path: Path) -> None:
     description = await shown_description(tool)
     assert "later(x)" in description
     assert "broken()" in description
+
+
+async def test_view_that_cannot_be_prepared_keeps_nobody(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE VIEW bad AS {EXPLODING}")
+    before = children()
+    with capture_logs() as lines:
+        tool = SqlTool(SqlToolSettings(path=path), partial(read_schema, seconds_max=0.3))
+    assert children() == before
+    assert [line["log_level"] for line in lines] == ["warning"]
+    told = tool.tools[0].definition.tool.description
+    assert "the schema could not be read: SELECT name, sql FROM sqlite_schema tells it" in told
+    assert await shown_description(tool) == told
+    assert ["bad"] in (await ask(tool, "SELECT name FROM sqlite_schema"))["rows"]
+
+
+async def test_view_that_cannot_be_prepared_comes_and_goes(path: Path) -> None:
+    tool = SqlTool(SqlToolSettings(path=path), partial(read_schema, seconds_max=2))
+    before = children()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE VIEW bad AS {EXPLODING}")
+        assert "could not be read" in await shown_description(tool)
+        assert children() == before
+        connection.execute("DROP VIEW bad")
+    assert "goods(" in await shown_description(tool)
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+async def test_schema_is_read_again_only_when_it_is_another(path: Path, mode: str) -> None:
+    reads: list[Path] = []
+
+    def read(path: Path) -> str:
+        reads.append(path)
+        return read_schema(path)
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        tool = SqlTool(SqlToolSettings(path=path), read)
+        connection.execute("INSERT INTO goods (id) VALUES (4)")
+        await asyncio.gather(*(shown_description(tool) for _ in range(3)))
+        assert len(reads) == 1
+        connection.execute("CREATE TABLE later (x)")
+        shown = await asyncio.gather(*(shown_description(tool) for _ in range(3)))
+        assert all("later(x)" in each for each in shown)
+        assert len(reads) == 2
+
+
+async def test_another_file_with_the_same_version_is_read(path: Path) -> None:
+    other = path.with_name("other.db")
+    for each, table in ((path, "one"), (other, "two")):
+        each.unlink(missing_ok=True)
+        with closing(sqlite3.connect(each)) as connection:
+            connection.execute(f"CREATE TABLE {table} (x)")
+    tool = sql_tool(path)
+    other.replace(path)
+    assert "two(x)" in await shown_description(tool)
 
 
 async def test_tool_that_is_not_offered_stays_so(path: Path) -> None:
