@@ -176,7 +176,7 @@ async def test_a_cancel_and_a_deadline_end_the_wait(provider_server: Provided) -
     answered = await desk.session.say(f"{mock.PLAIN}, and never mind")
     assert answered.text == mock.PLAIN_TEXT
     assert (len(desk.asked[-1].calls), len(desk.asked[-1].results)) == (1, 1)
-    assert "not_executed" in desk.asked[-1].results[0], "what nobody answered is answered for the provider"
+    assert "unknown_outcome" in desk.asked[-1].results[0], "what nobody answered is answered for the provider"
 
 
 async def _wait_in_every_dialect(server: Provided) -> list[tuple[Desk, inference_pb2.Inference]]:

@@ -3,6 +3,9 @@
 from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
 from turnwire_server.domain.turn import Block, BlockStatus
 
+# Such a call may have been executed: by a client that was about to answer, or in an attempt that is gone.
+UNANSWERED = ToolError("the call was not answered; whether it was executed is not known", "unknown_outcome")
+
 
 def engine_view(blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     """Return what an engine is shown: an error for each tool call that nobody answered, and no answer without a call.
@@ -41,5 +44,4 @@ def _answers(blocks: tuple[Block, ...]) -> dict[int, int]:
 
 
 def _unanswered(calls: list[ToolCall]) -> list[Block]:
-    error = ToolError("the tool was not executed", "not_executed")
-    return [Block("", ToolUse(call.id, error), "tool") for call in calls]
+    return [Block("", ToolUse(call.id, UNANSWERED), "tool") for call in calls]

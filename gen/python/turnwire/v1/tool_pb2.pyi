@@ -176,8 +176,8 @@ class ToolError(_message.Message):
       - `invalid_args`     the arguments do not satisfy the tool's schema.
       - `result_too_large` the result has more than 1 MiB.
       - `unavailable`      the server that has the tool cannot be reached.
-      - `unknown_outcome`  the tool was interrupted; what it did is not known.
-      - `not_executed`     the inference ended or went on before it was executed.
+      - `unknown_outcome`  the tool was interrupted, or the inference ended or went on before the call was answered; what it
+                           did is not known.
     """
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """What an engine is shown of a turn."""
 
-from turnwire_server.domain.tool import ToolCall, ToolError, ToolUse
+from turnwire_server.domain.tool import ToolCall, ToolUse
 from turnwire_server.domain.turn import Block, BlockStatus, LlmText, User
-from turnwire_server.runtime.engine_view import engine_view
+from turnwire_server.runtime.engine_view import UNANSWERED, engine_view
 
 USER = Block("u", User("hello"))
 TEXT = Block("t", LlmText("hi"))
@@ -17,7 +17,7 @@ def _use(name: str) -> Block:
 
 
 def _made_up(name: str) -> Block:
-    return Block("", ToolUse(name, ToolError("the tool was not executed", "not_executed")), "tool")
+    return Block("", ToolUse(name, UNANSWERED), "tool")
 
 
 def test_no_tool_call_is_left_unanswered() -> None:
