@@ -65,8 +65,8 @@ class AnswerPromises:
         part = Amendment(b"", blocks=(llm("b"), llm("c")), is_released=False)
         for _ in range(2):
             await harness.store.amend("local", claim.inference.inference_id, "part", lambda _: part)
-            turn = await harness.full("s", 0)
-            assert (turn.state, texts(turn), turn.given_block_count) == (TurnState.OPEN, ["hi", "a", "b", "c"], 1)
+        turn = await harness.full("s", 0)
+        assert (turn.state, texts(turn), turn.given_block_count) == (TurnState.OPEN, ["hi", "a", "b", "c"], 1)
         assert len({*(block.id for block in turn.blocks), ""}) == 5
         await harness.amend(claim, lambda _: Amendment(b"", blocks=(llm("d"),)))
         following = await harness.claim()

@@ -8,7 +8,7 @@ from contract.store_driver import SESSIONS, Driver, Sent, Slot, Step
 from contract.store_model_state import ENDED, PAUSED, WAITING_FOR_TOOLS, Minted
 from contract.store_world import Call, Witness
 from turnwire_server.domain.errors import DrainingError, SessionBusyError, StepAbortedError, ToolCallNotPendingError
-from turnwire_server.domain.event import Cancelled, Failed
+from turnwire_server.domain.event import Cancelled, Failed, Outcome
 from turnwire_server.domain.inference import ConflictPolicy, InferenceConfig, Overrides
 from turnwire_server.domain.session import NewSession, PauseAction, SessionChange, StepMode
 from turnwire_server.domain.turn import PER_TURN_DATA, Block, TurnState, User
@@ -154,12 +154,13 @@ def amend_one(driver: Driver, principal: str, inference_id: str, step: Step) -> 
     is_partial, events, is_refused, end, key, blocks = step.take(2, 3, 6, 5, 4, 2)
     found = driver.world.model.find(principal, inference_id)
     session_id = found.noun.session_id if found else ""
+    outcomes: dict[int, Outcome] = {3: Failed(StepAbortedError(pause="p").failure()), 4: Cancelled()}
     amendment = Amendment(
         f"amended {step.how}".encode(),
         driver.deltas(session_id, inference_id, events),
         is_released=not is_partial,
         blocks=(Block("", User(f"answered {step.how}")),) * blocks,
-        outcome={3: Failed(StepAbortedError(pause="p").failure()), 4: Cancelled()}.get(end),
+        outcome=outcomes.get(end),
     )
 
     def decide(_: Waiting) -> Amendment:

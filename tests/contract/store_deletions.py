@@ -18,7 +18,7 @@ from turnwire_server.domain.inference import InferenceState
 from turnwire_server.domain.session import NewSession
 from turnwire_server.stores.base import Base, Commit
 from turnwire_server.stores.lease import Heartbeat, Step
-from turnwire_server.stores.start import Idempotency
+from turnwire_server.stores.start import Idempotency, StartCommand
 
 # How long a key answers at least after its session is gone (contract: DeleteSession).
 _KEY_AGE_MIN = timedelta(hours=24)
@@ -220,7 +220,7 @@ class KeyPromises:
         assert await harness.start("s", idempotency=key("k")) == first
 
     async def test_the_key_of_a_start_that_made_its_session(self, harness: Harness) -> None:
-        def command() -> object:
+        def command() -> StartCommand:
             return harness.command(NewSession(harness.mint()), user("hi"), idempotency=key("k"))
 
         first = await harness.store.start(command(), admit)

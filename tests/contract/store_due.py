@@ -1,6 +1,7 @@
 """What every store promises of finding and listing what waits for its client."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -86,7 +87,7 @@ class DuePromises:
         assert await harness.due() == []
         assert await harness.due(SECOND) == [claim.inference.inference_id]
         await harness.amend(claim)
-        assert await harness.store.commit_step(following.lease, 1, step)  # sent again, after it was released
+        await harness.store.commit_step(following.lease, 1, step)  # sent again, after it was released
         assert await harness.due(FOREVER) == []
 
     @pytest.mark.parametrize("then", WAITS)
@@ -129,9 +130,7 @@ class WaitingListPromises:
         await harness.waiting("other", principal="other")
         for state, expected in ((TOOLS, "geca"), (PAUSED, "fdb")):
             for limit in (1, 2, 3, 4):
-                pages = await walk(
-                    lambda after, state=state, limit=limit: harness.store.list_waiting("local", "", state, limit, after)
-                )
+                pages = await walk(partial(harness.store.list_waiting, "local", "", state, limit))
                 assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
                 listed = [waiting.inference.session_id for page in pages for waiting in page]
                 assert "".join(listed) == expected

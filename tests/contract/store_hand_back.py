@@ -85,6 +85,7 @@ class HandBackPromises:
     async def test_losses_are_counted(self, harness: Harness) -> None:
         await harness.session("s")
         claim = await harness.running("s")
+        back = claim.inference
         for attempt, is_loss in enumerate((True, True, False, True)):
             if attempt:
                 claim = await harness.claim()

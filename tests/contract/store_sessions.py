@@ -16,7 +16,7 @@ from turnwire_server.domain.errors import (
 )
 from turnwire_server.domain.inference import InferenceConfig
 from turnwire_server.domain.session import InferenceRef, NewSession, SessionChange
-from turnwire_server.stores.base import Base
+from turnwire_server.stores.base import Amendment, Base
 from turnwire_server.stores.lease import Fenced
 from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand
 
@@ -268,5 +268,5 @@ class SessionPromises:
         assert await harness.store.read_base("local", "s") == Base()
 
 
-def _never(_: object) -> object:
+def _never(_: object) -> Amendment:
     raise AssertionError

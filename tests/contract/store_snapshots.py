@@ -1,6 +1,7 @@
 """What every store promises of the snapshots of turns."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -59,14 +60,16 @@ class SnapshotPromises:
             taken = (_mark(harness, phase, number + 1, number),)
             await harness.store.commit_step(claim.lease, 0, Step(number, (llm(f"{number}"),), marks=taken))
         inference_id = claim.inference.inference_id
-        wanted = {None: [1, 2, 3, 4, 5, 6], PRE: [1, 4], POST: [2, 5], TOOLS: [3], FINAL: [6]}
-        for phase, iterations in wanted.items():
+        wanted: dict[SnapshotPhase | None, list[int]] = {
+            None: [1, 2, 3, 4, 5, 6],
+            PRE: [1, 4],
+            POST: [2, 5],
+            TOOLS: [3],
+            FINAL: [6],
+        }
+        for wished, iterations in wanted.items():
             for limit in (1, 2, 5, 6):
-                pages = await walk(
-                    lambda after, phase=phase, limit=limit: harness.store.list_turn_snapshots(
-                        "local", inference_id, phase, limit, after
-                    )
-                )
+                pages = await walk(partial(harness.store.list_turn_snapshots, "local", inference_id, wished, limit))
                 assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
                 assert len(pages) == -(-len(iterations) // limit)
                 assert [snapshot.mark.iteration for page in pages for snapshot in page] == iterations

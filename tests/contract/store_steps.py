@@ -84,6 +84,7 @@ class StepPromises:
     async def test_a_claim_goes_on_from_the_last_step(self, harness: Harness) -> None:
         await harness.session("s")
         claim = await harness.running("s")
+        committed = claim.inference
         for number in (1, 2):
             committed = await harness.store.commit_step(claim.lease, number - 1, _step(harness, claim, number, "a"))
             now = await harness.again(claim)
