@@ -69,6 +69,10 @@ KILLS ?= 500
 fault: $(VENV)/dev.stamp ## kill a busy server at random moments, and check every promise
 	@PYTHONPATH=tests python -m fault.kill --seed $(SEED) --kills $(KILLS)
 
+.PHONY: suspensions
+suspensions: $(VENV)/dev.stamp ## cancel, crash and kill an inference at each of its suspension points
+	@PYTHONPATH=tests python -m fault.suspension
+
 # How many random sequences of calls each store is held to: make protocol EXAMPLES=1000
 EXAMPLES ?= 20000
 
