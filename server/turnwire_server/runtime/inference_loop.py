@@ -26,7 +26,7 @@ from turnwire_server.runtime.attempt_record import AttemptRecord
 from turnwire_server.runtime.checkpoint import CallState, Checkpoint, Next, Pause
 from turnwire_server.runtime.engine_call import EngineStep, Said
 from turnwire_server.runtime.ports import Ports
-from turnwire_server.runtime.steps import pause_of
+from turnwire_server.runtime.steps import pause_of, release_if_off
 from turnwire_server.runtime.structured_output import repair_block, violation_of
 from turnwire_server.runtime.tool_batch import ToolBatch, calls_of
 from turnwire_server.runtime.tool_plan import broken_calls_block
@@ -269,6 +269,7 @@ class Attempt:
         why = DebuggerPause(pause.id, pause.phase, pause.summary, pause.deadline_time)
         await self._record.commit_wait(replace(at, pause=pause), more, InferenceState.PAUSED, why, pause.id)
         log.info("inference paused", step=self._record.step, phase=pause.phase)
+        await release_if_off(self._ports, self._patience, self.claim, pause)
         return Departure.WAITS
 
     async def _pause_at(self, phase: str, at: Checkpoint) -> Pause | None:

@@ -10,8 +10,9 @@ from support.supervised import FastClock
 from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.event import InferenceAttemptLost, InferenceFinished, ToolResult
 from turnwire_server.domain.ids import LOCAL, mint_id
-from turnwire_server.domain.inference import InferenceState
+from turnwire_server.domain.inference import InferenceState, WaitUntil
 from turnwire_server.domain.profile import Profile, ToolPolicy
+from turnwire_server.domain.session import NewSession, Session, StepMode
 from turnwire_server.engines.base import Emit, EngineCall, EngineResult, PartDelta
 from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.runtime.clock import SystemClock
@@ -24,9 +25,17 @@ SUCCEEDED, FAILED, CANCELLED = InferenceState.SUCCEEDED, InferenceState.FAILED, 
 
 
 class HookedStore(MemorySessionStore):
-    """Calls a hook when intents have been recorded for the first time, before the attempt hears of that."""
+    """Calls a hook once, when intents were recorded or step mode was read, before the attempt hears of it."""
 
     hook: Callable[[], Awaitable[object]] | None = None
+    step_mode_hook: Callable[[], Awaitable[object]] | None = None
+
+    async def get_session(self, principal: str, session_id: str) -> Session:
+        found = await super().get_session(principal, session_id)
+        if found.step_mode and found.active and (hook := self.step_mode_hook):
+            self.step_mode_hook = None
+            await hook()
+        return found
 
     async def record_effects(
         self, lease: Lease, position: int, effects: Sequence[Effect], events: Sequence[bytes] = ()
@@ -61,6 +70,19 @@ async def test_no_tool_begins_once_a_cancel_was_requested() -> None:
         ended = await world.wait(await world.start(script([call("write")], [say("never")])))
         assert ended.state is CANCELLED
         assert (write.calls, await world.outcomes()) == ([], {})
+
+
+async def test_step_mode_that_is_turned_off_while_a_pause_is_made_releases_it() -> None:
+    shared = Shared()
+    world = AgentWorld(store=shared)
+    async with world.at_work():
+        await world.runtime.create_session(LOCAL, NewSession("s"), None)
+        await world.runtime.set_step_mode(LOCAL, "s", StepMode())
+        shared.store.step_mode_hook = lambda: world.runtime.set_step_mode(LOCAL, "s", None)
+        ended = await world.wait(await world.start(script([say("hi")])), WaitUntil.END)
+        assert ended.state is SUCCEEDED
+        assert (await world.names(ended))[-6:-4] == ["DebuggerPause", "DebuggerResumed"]
+        assert shared.store.step_mode_hook is None
 
 
 async def test_of_a_tool_whose_attempt_was_lost_it_is_told_that_nobody_knows_what_it_did() -> None:
