@@ -47,6 +47,12 @@ from turnwire_server.config.mask import MASK, masked, masked_urls
         ("https://s3@host", f"https://{MASK}@host"),
         ("https://u:s/3@host/v1", f"https://{MASK}@host/v1"),
         (["see https://u:s3@a and postgres://u:s3@b/c?d"], [f"see https://{MASK}@a and postgres://{MASK}@b/c?{MASK}"]),
+        ("https://hooks.example/s/T01/B02/a8Xk2pQ9zL0mN4vB7cD1eF3g", f"https://hooks.example/s/T01/B02/{MASK}"),
+        ("https://h/api/0b5f2f0e-6f6e-4c0e-9a51-1c2d3e4f5a6b/mcp", f"https://h/api/{MASK}/mcp"),
+        # What has the form of a key.
+        (["login", "ghp_a8Xk2pQ9zL0m", "sk-proj-a8Xk2pQ9"], ["login", MASK, MASK]),
+        (["-p", "s3", "Bearer s3"], ["-p", MASK, "Bearer" + MASK]),
+        (["mcp-server-everything", "a_name_that_is_long_and_has_no_digit"],) * 2,
         # The rest.
         ({"name": "time", "command": ["mcp-server-time"]}, {"name": "time", "command": ["mcp-server-time"]}),
         ({"rows_max": 10, "modes": [{"name": "a", "x": None}]}, {"rows_max": 10, "modes": [{"name": "a", "x": None}]}),
