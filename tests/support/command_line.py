@@ -46,6 +46,8 @@ class Terminal:
     """A process on a terminal, read as far as some text."""
 
     def __init__(self, *arguments: str, target: str, columns: int = 200) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # tests in the background of a shell, whose Ctrl-C is not
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # for them: what they start would inherit that
         self._end, child = pty.openpty()
         environment = {**os.environ, "TURNWIRE_TARGET": target, "TERM": "dumb", "COLUMNS": str(columns)}
         self.process = subprocess.Popen([*CLI, *arguments], stdin=child, stdout=child, stderr=child, env=environment)
