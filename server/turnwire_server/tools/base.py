@@ -30,11 +30,13 @@ class ToolDefinition:
 
     `is_idempotent`: executing it twice does what executing it once does, so that it may be executed again when it
     failed, or when it is not known whether it was executed. `timeout_seconds` goes before that of the policy.
+    `can_stop`: once cancelled it does nothing more. One that cannot is not repeated after a timeout: it may still run.
     """
 
     tool: Tool
     is_idempotent: bool = False
     timeout_seconds: float | None = None
+    can_stop: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class ToolExecutor:
             await self._stop(task, tool)
             raise
         if not task.done():
-            has_stopped = await self._stop(task, tool)
+            has_stopped = await self._stop(task, tool) and tool.definition.can_stop
             error = ToolError(f"the tool did not answer within {seconds:g} s", "timeout")
             return _Failed(error, may_repeat=None if has_stopped else False)  # never two of them at once
         return _outcome(tool, task)

@@ -102,7 +102,8 @@ def tool(
 
     `name` and `description` are the function's own and its docstring, unless they are said. A parameter that is
     annotated with Invocation is given the invocation, and is not offered to the model. `is_idempotent`: executing it
-    twice does what executing it once does. `approval_required`: a person has to approve each call.
+    twice does what executing it once does; a function that is not async is not repeated after a timeout all the same,
+    since its thread may go on. `approval_required`: a person has to approve each call.
     `timeout_seconds` goes before that of the profile.
 
     Errors: TypeError and ValueError when no tool can be made of the function.
@@ -122,7 +123,8 @@ def tool(
             raise ValueError(msg)
         parameters = _Parameters(function, own)
         offered = Tool(own, said, parameters.schema, ToolPlacement.SERVER, approval_required)
-        return FunctionTool(function, ToolDefinition(offered, is_idempotent, timeout_seconds), parameters)
+        can_stop = inspect.iscoroutinefunction(function)
+        return FunctionTool(function, ToolDefinition(offered, is_idempotent, timeout_seconds, can_stop), parameters)
 
     return decorate if function is None else decorate(function)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from turnwire_server.tools.executor import (
     STOP_SECONDS,
     ToolExecutor,
 )
+from turnwire_server.tools.function import tool
 
 Act = Callable[[Invocation], Awaitable[str]]
 SCHEMA = '{"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": false}'
@@ -316,6 +318,20 @@ async def test_a_timeout_is_tried_again_if_the_tool_is_idempotent() -> None:
     running = asyncio.create_task(world.execute(tool))
     await world.clock.run_out(30.0)
     assert await running == '"there"'
+
+
+async def test_a_tool_that_may_go_on_after_its_timeout_is_not_tried_again() -> None:
+    def in_a_thread() -> str:
+        released.wait(10)
+        return "late"
+
+    released, world = threading.Event(), World(retries_max=3)
+    function = tool(is_idempotent=True)(in_a_thread)
+    running = asyncio.create_task(world.executor.execute(function, Invocation("s", "i", ToolCall("call", "x", "{}"))))
+    await world.clock.run_out(30.0)
+    assert await running == ToolError("the tool did not answer within 30 s", "timeout")
+    assert world.clock.slept == []
+    released.set()
 
 
 async def test_trying_again_ends_with_the_first_result() -> None:
