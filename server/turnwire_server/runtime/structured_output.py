@@ -1,14 +1,10 @@
 """Structured output: the final text has to satisfy a JSON Schema; the model is told what is wrong when it does not."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from turnwire_server.domain.errors import InvalidFieldError, Violation
 from turnwire_server.domain.turn import Block, BlockStatus, LlmText, User
-from turnwire_server.tools.schema import Schema, compile_schema
-
-# How many schemas are kept compiled. A further one puts out the one that was not used for the longest time.
-SCHEMAS_MAX = 256
+from turnwire_server.tools.schema import compile_schema
 
 # What a repair tells the model of a violation, in characters.
 VIOLATION_LENGTH_MAX = 2000
@@ -21,7 +17,7 @@ def check_schema(text: str) -> None:
     """Refuse a schema that cannot be used. Errors: InvalidFieldError."""
     try:
         if text:
-            _compiled(text)
+            compile_schema(text)
     except ValueError as error:
         raise InvalidFieldError(Violation("overrides.output_schema", str(error), "json_schema")) from None
 
@@ -31,7 +27,7 @@ def violation_of(schema: str, blocks: Sequence[Block]) -> str:
     if not schema:
         return ""
     texts = [block.kind.text for block in blocks if isinstance(block.kind, LlmText) and _is_whole(block)]
-    return _compiled(schema).violation("".join(texts))[:VIOLATION_LENGTH_MAX]
+    return compile_schema(schema).violation("".join(texts))[:VIOLATION_LENGTH_MAX]
 
 
 def repair_block(violation: str) -> Block:
@@ -45,8 +41,3 @@ def repair_block(violation: str) -> Block:
 
 def _is_whole(block: Block) -> bool:
     return block.status is BlockStatus.COMPLETE
-
-
-@lru_cache(SCHEMAS_MAX)
-def _compiled(text: str) -> Schema:
-    return compile_schema(text)
