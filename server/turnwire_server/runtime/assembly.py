@@ -11,9 +11,12 @@ from turnwire_server.domain.profile import Profile
 from turnwire_server.engines.base import Engine
 from turnwire_server.middleware.base import Middleware
 from turnwire_server.middleware.catalogue import build_middleware
+from turnwire_server.telemetry.logs import logger
 from turnwire_server.tools.executor import ToolExecutor
 from turnwire_server.tools.registry import ToolRegistry
 from turnwire_server.tools.sources import open_sources
+
+log = logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,10 @@ class Assembly:
     async def aclose(self) -> None:
         """Give back what its tools and its middleware hold."""
         await self.registry.aclose()
-        for each in self.middleware:
-            await each.aclose()
+        closed = await asyncio.gather(*(each.aclose() for each in self.middleware), return_exceptions=True)
+        for each, error in zip(self.middleware, closed, strict=True):
+            if error is not None:
+                log.error("a middleware could not be closed", middleware=each.name, exc_info=error)
 
 
 async def assemble(
