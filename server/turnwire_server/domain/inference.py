@@ -81,14 +81,23 @@ class WaitUntil(IntEnum):
     END = 2
 
 
+# The most that a field of the contract's Usage holds.
+TOKENS_MAX = 2**64 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens used; 0 where the engine did not report them."""
+    """Tokens used; 0 where the engine did not report them, and TOKENS_MAX where there are more, in a sum as well."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        # What an engine reports is not ours to trust, and an inference must not fail for what it has used.
+        for name in self.__slots__:
+            object.__setattr__(self, name, min(max(getattr(self, name), 0), TOKENS_MAX))
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(

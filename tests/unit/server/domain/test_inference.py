@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from turnwire_server.domain.inference import (
+    TOKENS_MAX,
     TRANSITIONS,
     IllegalTransition,
     Inference,
@@ -102,3 +103,9 @@ def test_overlay_takes_a_zero_for_a_value(zero: dict[str, Any]) -> None:
 
 def test_usage_adds_up() -> None:
     assert Usage(1, 2, 3, 4) + Usage(10, 20, 30, 40) == Usage(11, 22, 33, 44)
+
+
+def test_usage_stays_what_the_contract_can_tell() -> None:
+    most = Usage(TOKENS_MAX, TOKENS_MAX, TOKENS_MAX, TOKENS_MAX)
+    assert most + Usage(1, 0, 2, TOKENS_MAX) == most
+    assert Usage(-1, 2**70, 0, 0) == Usage(0, TOKENS_MAX, 0, 0)
