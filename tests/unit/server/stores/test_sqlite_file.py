@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.store_harness import Harness, open_sqlite
+from support.mounts import mounted_tmpfs
 from turnwire_server.stores.sqlite_file import FileLock, StoreOpenError
 
 
@@ -43,6 +44,17 @@ def test_a_file_is_held_once(tmp_path: Path) -> None:
         FileLock(path)
     lock.release()
     FileLock(path).release()
+
+
+def test_a_lock_that_cannot_be_written_says_of_which_store(tmp_path: Path) -> None:
+    with mounted_tmpfs(tmp_path / "disk", kib=16) as disk:
+        path, filler = disk / "turnwire.db", os.open(disk / "filler", os.O_WRONLY | os.O_CREAT)
+        os.posix_fallocate(filler, 0, 16 * 1024)
+        os.close(filler)
+        with pytest.raises(StoreOpenError, match=f"the store {path} cannot be written: No space left on device"):
+            FileLock(path)
+        (disk / "filler").unlink()
+        FileLock(path).release()
 
 
 async def test_a_store_that_cannot_be_opened_gives_its_file_back(tmp_path: Path) -> None:
