@@ -134,6 +134,7 @@ async def running_server(
             group.create_task(supervisor.run())
             group.create_task(runtime.run())
             await rpc.start()
+            group.create_task(rpc.run())
             server = Server(f"{host}:{port}", store, runtime, rpc, settings.drain_grace_seconds, abandoned)
             log.info("listening", address=server.address, store=settings.store, default_profile=profiles.default)
             try:

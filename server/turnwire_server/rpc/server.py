@@ -17,6 +17,7 @@ from turnwire_server.rpc.engine_service import EngineService, no_tools
 from turnwire_server.rpc.inference_service import InferenceService
 from turnwire_server.rpc.session_service import SessionService
 from turnwire_server.runtime.runtime import Runtime
+from turnwire_server.telemetry.logs import logger
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     file.DESCRIPTOR.services_by_name[name]
@@ -39,6 +40,11 @@ _OPTIONS = (
 # How long rpcs that are under way get to return once everything else has stopped.
 RPC_GRACE_SECONDS = 2.0
 
+# How often is looked whether the server was stopped; that gRPC has ended it is noticed at once.
+LOOK_SECONDS = 0.5
+
+log = logger()
+
 
 class RpcServer:
     """The contract on one address. Health is SERVING from start() until the server begins to drain, while it is fit.
@@ -55,21 +61,28 @@ class RpcServer:
         engines: Sequence[EngineInfo] = (),
         known_tools: Callable[[str], Sequence[str]] = no_tools,
     ) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=rpcs_max)
+        self._rpcs_max = rpcs_max
+        self._address = ""
+        self._is_stopping = False
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         services = {
             "InferenceService": InferenceService(runtime, mint),
             "SessionService": SessionService(runtime),
             "DebugService": DebugService(runtime),
             "EngineService": EngineService(runtime.profiles, engines, known_tools),
         }
-        for service in SERVICES:
-            served = served_rpcs(service, services.get(service.name))
-            self._server.add_generic_rpc_handlers((generic_handler(service, served),))
-        names = [service.full_name for service in SERVICES]
-        reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self._names = ("", *names)
+        self._handlers = tuple(
+            generic_handler(service, served_rpcs(service, services.get(service.name))) for service in SERVICES
+        )
+        self._names = ("", *(service.full_name for service in SERVICES))
+        self._server = self._build()
+
+    def _build(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._rpcs_max)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        server.add_generic_rpc_handlers(self._handlers)
+        reflection.enable_server_reflection((*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
 
     def bind(self, address: str) -> int:
         """Take `host:port`; return the port, which the system chooses for port 0.
@@ -77,7 +90,9 @@ class RpcServer:
         Errors: OSError when the address cannot be taken.
         """
         try:
-            return self._server.add_insecure_port(address)
+            port = self._server.add_insecure_port(address)
+            self._address = f"{address.rpartition(':')[0]}:{port}"
+            return port
         except RuntimeError:
             msg = f"cannot listen on {address}: it is taken, or not of this machine; choose another --listen"
             raise OSError(msg) from None
@@ -86,6 +101,22 @@ class RpcServer:
         """Serve."""
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def run(self) -> None:
+        """Return once the server was stopped. Until then, listen again whenever gRPC ends it by itself.
+
+        It does so over a path that is no UTF-8 (grpcio 1.85), for which no client has to be known: every stream is cut,
+        and clients resume. Errors: OSError when the address was taken meanwhile.
+        """
+        while not self._is_stopping:
+            try:
+                await self._server.wait_for_termination(LOOK_SECONDS)
+            except Exception as error:  # whatever gRPC could not bear, those who call next are not to blame
+                log.error("gRPC ended the server; listening again", exc_info=error)
+                await self._server.stop(None)
+                self._server = self._build()
+                self.bind(self._address)
+                await self._server.start()
 
     async def tell_fitness(self, *, is_fit: bool) -> None:
         """Tell health checkers whether the server can do its work."""
@@ -98,6 +129,7 @@ class RpcServer:
 
     async def stop(self) -> None:
         """Take no more connections, and let rpcs that are under way return."""
+        self._is_stopping = True
         await self._server.stop(RPC_GRACE_SECONDS)
 
     async def _set_health(self, status: int) -> None:
