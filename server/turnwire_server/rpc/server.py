@@ -114,9 +114,13 @@ class RpcServer:
             except Exception as error:  # whatever gRPC could not bear, those who call next are not to blame
                 log.error("gRPC ended the server; listening again", exc_info=error)
                 await self._server.stop(None)
+                if self._is_stopping:
+                    return
                 self._server = self._build()
                 self.bind(self._address)
                 await self._server.start()
+                if self._is_stopping:  # meanwhile; whoever stops it has stopped the one before
+                    await self._server.stop(None)
 
     async def tell_fitness(self, *, is_fit: bool) -> None:
         """Tell health checkers whether the server can do its work."""
