@@ -25,18 +25,25 @@ class FileLock:
     """Holds a store for this process, by an exclusive flock on a file beside it. It goes with the process."""
 
     def __init__(self, path: Path) -> None:
-        """Take the lock. Errors: StoreOpenError, if another process has it, or if the file takes no writes."""
-        self._descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        """Take the lock.
+
+        Errors: StoreOpenError, if another process has it, or if there can be none, as on a file system that is
+        read-only, full or not there.
+        """
+        try:
+            self._descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            msg = f"the lock beside the store {path} cannot be opened: {error.strerror}"
+            raise StoreOpenError(msg) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.truncate(self._descriptor, 0)
+            os.write(self._descriptor, str(os.getpid()).encode())
         except BlockingIOError:
             holder = os.read(self._descriptor, 32).decode(errors="replace") or "unknown"
             self.release()
             msg = f"process {holder} uses the store {path}; stop it, or give this server a file of its own"
             raise StoreOpenError(msg) from None
-        try:
-            os.truncate(self._descriptor, 0)
-            os.write(self._descriptor, str(os.getpid()).encode())
         except OSError as error:
             self.release()
             msg = f"the lock beside the store {path} cannot be written: {error.strerror}"

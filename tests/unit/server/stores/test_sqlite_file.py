@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.store_harness import Harness, open_sqlite
-from support.mounts import mounted_tmpfs
+from support.mounts import mounted_tmpfs, remount
 from turnwire_server.stores.sqlite_file import FileLock, StoreOpenError
 
 
@@ -25,7 +25,7 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StoreOpenError, match="cannot be opened: No such file or directory"):
         await Harness().open(open_sqlite(tmp_path / "nowhere" / "turnwire.db"))
 
 
@@ -54,6 +54,16 @@ def test_a_lock_that_cannot_be_written_says_of_which_store(tmp_path: Path) -> No
         with pytest.raises(StoreOpenError, match=f"the store {path} cannot be written: No space left on device"):
             FileLock(path)
         (disk / "filler").unlink()
+        FileLock(path).release()
+
+
+def test_a_lock_that_cannot_be_made_says_of_which_store(tmp_path: Path) -> None:
+    with mounted_tmpfs(tmp_path / "disk", kib=64) as disk:
+        path = disk / "turnwire.db"
+        remount(disk, "ro")
+        with pytest.raises(StoreOpenError, match=f"the store {path} cannot be opened: Read-only file system"):
+            FileLock(path)
+        remount(disk, "rw")
         FileLock(path).release()
 
 
