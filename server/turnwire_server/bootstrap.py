@@ -83,6 +83,7 @@ async def running_server(
     profiles = load_profiles(settings.profiles, os.environ, infos)
     async with AsyncExitStack() as stack:
         fanout, clock = Fanout(), SystemClock()
+        mint = partial(mint_id, clock.now)
         bus = bus or InProcessBus()
         open_store = open_store or partial(_open_store, settings)
         store = await open_store(partial(_publish, fanout, bus), clock)
@@ -93,7 +94,7 @@ async def running_server(
         abandon, silence = _abandon_into(abandoned), settings.silence_seconds_max
         codec = FrameCodec(decode_frames, encode_frame)
         assemblies = await _assemble(profiles, engines, clock, abandon, stack)
-        ports = Ports(store, encode_event, clock, mint_id, abandon, fanout.refresh, silence)
+        ports = Ports(store, encode_event, clock, mint, abandon, fanout.refresh, silence)
 
         async def tell_fitness(*, is_fit: bool) -> None:
             await rpc.tell_fitness(is_fit=is_fit)
@@ -114,7 +115,7 @@ async def running_server(
             supervisor,
             profiles,
             clock,
-            mint_id,
+            mint,
             encode_event,
             codec,
             queue_depth_max=settings.queue_depth_max,
@@ -123,7 +124,7 @@ async def running_server(
         )
         rpc = RpcServer(
             runtime,
-            mint_id,
+            mint,
             settings.watchers_max + UNARY_RPCS_MAX,
             engines=tuple(infos.values()),
             known_tools=lambda name: assemblies[name].known_tools,
@@ -158,14 +159,15 @@ def _hear(fanout: Fanout, hint: Hint) -> None:
 
 
 async def _open_store(settings: Settings, on_commit: OnCommit, clock: Clock) -> SessionStore:
+    mint = partial(mint_id, clock.now)
     if settings.store == "memory":
-        return MemorySessionStore(on_commit=on_commit, now=clock.now, mint=mint_id)
+        return MemorySessionStore(on_commit=on_commit, now=clock.now, mint=mint)
     try:
         return await SqliteSessionStore.open(
             settings.store,
             on_commit=on_commit,
             now=clock.now,
-            mint=mint_id,
+            mint=mint,
             synchronous=settings.synchronous,
             is_restored=settings.restored,
         )

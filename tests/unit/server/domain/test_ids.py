@@ -1,5 +1,6 @@
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 
 from turnwire_server.domain.ids import mint_id
 
@@ -13,6 +14,12 @@ def test_carries_the_time() -> None:
     before = time.time_ns() // 1_000_000
     milliseconds = uuid.UUID(mint_id()).int >> 80
     assert before <= milliseconds <= time.time_ns() // 1_000_000
+
+
+def test_carries_the_time_of_the_clock_that_is_handed_in() -> None:
+    moment = datetime(2001, 2, 3, 4, 5, 6, 789_999, UTC)
+    assert uuid.UUID(mint_id(lambda: moment)).int >> 80 == int(moment.timestamp()) * 1000 + 789
+    assert uuid.UUID(mint_id(lambda: moment - timedelta(days=1))).int >> 80 == 981_173_106_789 - 86_400_000
 
 
 def test_ids_of_different_milliseconds_sort_by_time() -> None:
