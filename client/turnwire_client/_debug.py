@@ -64,7 +64,7 @@ class DebugCalls:
         await self._transport.call(self._transport.debug.SetStepMode, request)
 
     async def list_pauses(self, session_id: str = "") -> AsyncGenerator[Pause, None]:
-        """The pauses that wait for release, of a session or of all, the oldest first, page by page."""
+        """The pauses that wait for release, of a session or of all; that of the oldest inference comes first."""
         request = ListPausesRequest(session_id=session_id)
         while True:
             response = await self._transport.call(self._transport.debug.ListPauses, request)

@@ -134,7 +134,7 @@ def list_pauses(
     target: Target = TARGET,
     as_json: Json = False,
 ) -> None:
-    """List the pauses that wait for release, the oldest first."""
+    """List the pauses that wait for release, that of the oldest inference first."""
     from turnwire_client.cli import _answers, _run
 
     _run.run(target, _answers.list_pauses(session or "", as_json=as_json), as_json=as_json)

@@ -82,7 +82,7 @@ class DebugServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListPauses(self, request, context):
-        """Lists the pauses that wait for release, the oldest first.
+        """Lists the pauses that wait for release, that of the oldest inference first.
 
         Errors:
         - SESSION_NOT_FOUND   there is no such session.

@@ -47,7 +47,7 @@ class DebugServiceStub:
       - SESSION_NOT_FOUND  there is no such session.
     """
     ListPauses: _grpc.UnaryUnaryMultiCallable[_debug_service_pb2.ListPausesRequest, _debug_service_pb2.ListPausesResponse]
-    """Lists the pauses that wait for release, the oldest first.
+    """Lists the pauses that wait for release, that of the oldest inference first.
 
     Errors:
       - SESSION_NOT_FOUND   there is no such session.
@@ -89,7 +89,7 @@ class DebugServiceAsyncStub(DebugServiceStub):
       - SESSION_NOT_FOUND  there is no such session.
     """
     ListPauses: _aio.UnaryUnaryMultiCallable[_debug_service_pb2.ListPausesRequest, _debug_service_pb2.ListPausesResponse]  # type: ignore[assignment]
-    """Lists the pauses that wait for release, the oldest first.
+    """Lists the pauses that wait for release, that of the oldest inference first.
 
     Errors:
       - SESSION_NOT_FOUND   there is no such session.
@@ -140,7 +140,7 @@ class DebugServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _debug_service_pb2.ListPausesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_debug_service_pb2.ListPausesResponse, _abc.Awaitable[_debug_service_pb2.ListPausesResponse]]:
-        """Lists the pauses that wait for release, the oldest first.
+        """Lists the pauses that wait for release, that of the oldest inference first.
 
         Errors:
           - SESSION_NOT_FOUND   there is no such session.

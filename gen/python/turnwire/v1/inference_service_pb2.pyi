@@ -569,7 +569,9 @@ class SubscriptionOpened(_message.Message):
     log: _builtins.str
     """The token of the log. It belongs to every cursor of this stream."""
     earliest_sequence: _builtins.int
-    """The sequence of the first event that is retained; 1 when there is none yet."""
+    """The sequence of the first event that is retained; 1 when there is none yet. It is one beyond the head when none is
+    left. Retention removes no event of an inference that has not ended, nor any after one.
+    """
     head_sequence: _builtins.int
     """The sequence of the newest event at the time of the request; 0 when there is none yet."""
     def __init__(
@@ -821,7 +823,9 @@ class ListEventsResponse(_message.Message):
     head_sequence: _builtins.int
     """The sequence of the newest event."""
     earliest_sequence: _builtins.int
-    """The sequence of the first event that is retained; 1 when there is none yet."""
+    """The sequence of the first event that is retained; 1 when there is none yet. It is one beyond the head when none is
+    left. Retention removes no event of an inference that has not ended, nor any after one.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """The events in (after_sequence, through_sequence], in order."""

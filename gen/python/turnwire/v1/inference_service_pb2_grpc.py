@@ -28,8 +28,8 @@ if _version_not_supported:
 class InferenceServiceStub(object):
     """Inferences and their events.
 
-    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB and never passes 4 MiB, which is what
-    gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
+    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB, one of a stream at 256 KiB, and never
+    passes 4 MiB, which is what gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
     serves at a time, are refused by the transport itself, with RESOURCE_EXHAUSTED and no details.
 
     Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
@@ -88,8 +88,8 @@ class InferenceServiceStub(object):
 class InferenceServiceServicer(object):
     """Inferences and their events.
 
-    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB and never passes 4 MiB, which is what
-    gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
+    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB, one of a stream at 256 KiB, and never
+    passes 4 MiB, which is what gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
     serves at a time, are refused by the transport itself, with RESOURCE_EXHAUSTED and no details.
 
     Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
@@ -345,8 +345,8 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 class InferenceService(object):
     """Inferences and their events.
 
-    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB and never passes 4 MiB, which is what
-    gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
+    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB, one of a stream at 256 KiB, and never
+    passes 4 MiB, which is what gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
     serves at a time, are refused by the transport itself, with RESOURCE_EXHAUSTED and no details.
 
     Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,

@@ -29,8 +29,8 @@ GRPC_VERSION: str
 class InferenceServiceStub:
     """Inferences and their events.
 
-    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB and never passes 4 MiB, which is what
-    gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
+    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB, one of a stream at 256 KiB, and never
+    passes 4 MiB, which is what gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
     serves at a time, are refused by the transport itself, with RESOURCE_EXHAUSTED and no details.
 
     Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
@@ -209,8 +209,8 @@ class InferenceServiceStub:
 class InferenceServiceAsyncStub(InferenceServiceStub):
     """Inferences and their events.
 
-    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB and never passes 4 MiB, which is what
-    gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
+    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB, one of a stream at 256 KiB, and never
+    passes 4 MiB, which is what gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
     serves at a time, are refused by the transport itself, with RESOURCE_EXHAUSTED and no details.
 
     Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,
@@ -385,8 +385,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Inferences and their events.
 
-    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB and never passes 4 MiB, which is what
-    gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
+    Sizes: a request is at most 4 MiB, an event at most 256 KiB; a response aims at 1 MiB, one of a stream at 256 KiB, and never
+    passes 4 MiB, which is what gRPC clients receive by default. A request that is larger than 16 MiB, and an rpc beyond those that the server
     serves at a time, are refused by the transport itself, with RESOURCE_EXHAUSTED and no details.
 
     Every rpc of this service MAY also fail with MALFORMED_MESSAGE, INVALID_FIELD, REQUEST_TOO_LARGE,

@@ -3143,7 +3143,8 @@ class ListEventsResponse(betterproto2.Message):
         betterproto2.field(7, betterproto2.TYPE_UINT64)
     )
     """
-    The sequence of the first event that is retained; 1 when there is none yet.
+    The sequence of the first event that is retained; 1 when there is none yet. It is one beyond the head when none is
+    left. Retention removes no event of an inference that has not ended, nor any after one.
     """
 
 
@@ -4896,7 +4897,8 @@ class SubscriptionOpened(betterproto2.Message):
         betterproto2.field(2, betterproto2.TYPE_UINT64)
     )
     """
-    The sequence of the first event that is retained; 1 when there is none yet.
+    The sequence of the first event that is retained; 1 when there is none yet. It is one beyond the head when none is
+    left. Retention removes no event of an inference that has not ended, nor any after one.
     """
 
     head_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
