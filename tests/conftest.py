@@ -5,8 +5,13 @@ from contextlib import ExitStack
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from support.server import ServerProcess, server_on
+
+# A machine that has other work is slow without anything being wrong: pytest's own timeout is the bound.
+settings.register_profile("turnwire", deadline=None)
+settings.load_profile("turnwire")
 
 
 @pytest.fixture(scope="session", autouse=True)

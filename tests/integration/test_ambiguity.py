@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from support.faulty_sqlite import sqlite_error
-from support.promises import check_log
 from support.rpc import Stubs, connect, script, start_request
 from turnwire.v1 import event_pb2, inference_pb2, session_service_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import check_log
 from turnwire_server.bootstrap import OpenStore, running_server
 from turnwire_server.config.settings import Settings
 from turnwire_server.domain.clock import Clock

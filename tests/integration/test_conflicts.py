@@ -10,11 +10,11 @@ from google.rpc import error_details_pb2
 
 from support.agent_world import call, say, script
 from support.live import CANCELLED, QUEUED, RUNNING, SUCCEEDED, LiveServer, Session
-from support.promises import check_log
 from support.rpc import detail, refusal
 from support.workshop import workshop
 from turnwire.v1 import inference_pb2, session_service_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import check_log
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

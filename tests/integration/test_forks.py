@@ -8,12 +8,12 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from support.promises import Watch
 from support.rpc import Stubs, connect, refusal, script
 from support.server import server_on
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire.v1 import session_pb2, turn_pb2
 from turnwire.v1 import session_service_pb2 as spb
+from turnwire_conformance.promises import Watch
 
 # The parent of each turn of the session that is forked; None: the newest turn.
 PARENTS = (None, None, 0, 1, 0, None)

@@ -7,10 +7,10 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from support.promises import check_inference
 from support.rpc import Stubs, connect, refusal, script, start_request
 from turnwire.v1 import inference_pb2, session_pb2, session_service_pb2, tool_pb2, turn_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import check_inference
 
 QUEUED, RUNNING = inference_pb2.INFERENCE_STATE_QUEUED, inference_pb2.INFERENCE_STATE_RUNNING
 SUCCEEDED, FAILED, CANCELLED = (

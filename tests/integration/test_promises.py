@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from support.promises import Watch, check_agreement, check_log
 from support.rpc import SMALL_WINDOW, Stubs, connect, refusal, script, start_request
 from turnwire.v1 import event_pb2, inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import Watch, check_agreement, check_log
 
 if TYPE_CHECKING:
     from turnwire.testing.v1.script_pb2 import Script
@@ -32,7 +32,7 @@ SCRIPT = script(
 LONG = script({"text": {"text": "Löng. ", "repeat": 150_000}}, delta_length=16_000, pace="0.001s")
 LONG_BYTES_MIN = 3 * 1024 * 1024
 # What a slow watcher reads from the store in the end comes in responses of this size and more.
-CATCHING_UP_BYTES_MIN = 512 * 1024
+CATCHING_UP_BYTES_MIN = 192 * 1024
 
 
 def _subscribe(session_id: str, after: int, log: str = "") -> pb.SubscribeEventsRequest:

@@ -13,11 +13,11 @@ import yaml
 
 from support import aimock as mock
 from support.aimock import Aimock, aimock_fixture, relay_to  # noqa: F401 - a fixture
-from support.promises import check_inference
 from support.rpc import Stubs, connect
 from support.server import server_on
 from turnwire.v1 import event_pb2, inference_pb2, turn_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import check_inference
 
 SUCCEEDED, FAILED, CANCELLED = (
     inference_pb2.INFERENCE_STATE_SUCCEEDED,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from support.promises import Watch, check_agreement, check_inference, check_log
 from support.rpc import Stubs, connect, script, start_request
 from support.server import ServerProcess, server_on
 from turnwire.v1 import event_pb2, inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import Watch, check_agreement, check_inference, check_log
 from turnwire_server.bootstrap import running_server
 from turnwire_server.config.settings import Settings
 from turnwire_server.domain.ids import mint_id

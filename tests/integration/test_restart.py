@@ -9,11 +9,11 @@ from pathlib import Path
 import grpc
 import pytest
 
-from support.promises import Watch, check_agreement, check_inference, check_log
 from support.rpc import Stubs, connect, refusal, script, start_request
 from support.server import server_on
 from turnwire.v1 import inference_pb2, turn_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import Watch, check_agreement, check_inference, check_log
 
 WORDS = "one two three four five six seven eight nine ten "
 ENDLESS = script({"thinking": {"text": "hm "}}, {"text": {"text": WORDS, "repeat": 10_000}}, pace="0.001s")

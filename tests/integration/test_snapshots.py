@@ -9,7 +9,6 @@ import grpc
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from support.promises import Watch
 from support.rpc import Stubs, connect, refusal, script, start_request
 from support.server import server_on
 from support.session_logs import CODEC
@@ -18,6 +17,7 @@ from turnwire.v1 import event_pb2, inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire_client import Client
 from turnwire_client.errors import EventsCompactedError
+from turnwire_conformance.promises import Watch
 from turnwire_server.bootstrap import Server, running_server
 from turnwire_server.config.settings import Settings
 from turnwire_server.events.retention import retire

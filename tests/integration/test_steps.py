@@ -10,11 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from support.agent_world import call, say, script
 from support.live import CANCELLED, FAILED, PAUSED, RUNNING, SUCCEEDED, LiveServer, Session
-from support.promises import check_log
 from support.rpc import refusal
 from support.workshop import Workshop
 from turnwire.v1 import debug_service_pb2 as pb
 from turnwire.v1 import inference_pb2
+from turnwire_conformance.promises import check_log
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -11,11 +11,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from support.mounts import mounted_tmpfs
-from support.promises import Watch, check_agreement, check_inference, check_log
 from support.rpc import Stubs, connect, refusal, script, start_request
 from support.server import ServerProcess, server_on
 from turnwire.v1 import event_pb2, inference_pb2, session_pb2, session_service_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import Watch, check_agreement, check_inference, check_log
 
 WORDS = "one two three four five six seven eight nine ten "
 ENDLESS = script({"thinking": {"text": "hm "}}, {"text": {"text": WORDS, "repeat": 10_000}}, pace="0.001s")

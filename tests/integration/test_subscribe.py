@@ -8,13 +8,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from support.promises import Watch, check_log
 from support.rpc import SMALL_WINDOW, Stubs, connect, refusal, script, violations
 from support.server import server_on
 from support.snapshots import fold_messages, take_snapshot, view_of_messages
 from support.subscribe_table import Row, subscribe_table
 from turnwire.v1 import event_pb2, session_service_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import Watch, check_log
 
 FINISHED, CAUGHT_UP, DELETED = (
     pb.SUBSCRIPTION_END_REASON_INFERENCE_FINISHED,

@@ -8,9 +8,9 @@ import pytest
 
 from support.agent_world import call, say, script
 from support.live import FAILED, SUCCEEDED, WAITING, Ended, LiveServer, Session
-from support.promises import check_log
 from support.workshop import Workshop, workshop
 from turnwire.v1 import event_pb2, tool_pb2
+from turnwire_conformance.promises import check_log
 
 ATTEMPT_LOST = 100
 PROFILES: dict[str, dict[str, object]] = {

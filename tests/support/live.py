@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from support.promises import check_inference
 from support.rpc import TERMINAL, Stubs, connect
 from support.server import ServerProcess, server_on
 from turnwire.v1 import event_pb2, inference_pb2, session_service_pb2, tool_pb2, turn_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import check_inference
 
 QUEUED, RUNNING, WAITING, PAUSED, SUCCEEDED, FAILED, CANCELLED = (
     inference_pb2.INFERENCE_STATE_QUEUED,

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 from support.event_view import View, view_of
-from support.promises import EVENT_BYTES_MAX
 from turnwire.v1 import event_pb2
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import EVENT_BYTES_MAX
 from turnwire_server.events.log_fold import LogFold
 from turnwire_server.wire.event import event_from_proto, event_to_proto
 

@@ -25,21 +25,23 @@ With 7 and `--json`, the last object on stdout is
 
 or has a "pause" instead of "required"; `answer` and `steps release` are what it waits for.
 
-    _app         the commands and their options
-    _groups      those in groups: sessions, turns, steps, profiles
-    _options     what an option may be
-    _run         connects and runs a command
-    _failure     words, JSON and exit codes for what goes wrong
-    _output      JSON, tables, and what a person sees of an event
-    _sessions    what sessions and turns do
-    _profiles    what profiles and engines do
-    _inferences  what start, wait, cancel and watch do
-    _answers     what answer, steps and turns snapshots do
-    _waiting     what an inference waits for, told
-    _chat        the conversation
-    _person      somebody at the terminal, asked
-    _serve       starting a server
-    _demo        the demonstration
+    _app                 the commands and their options
+    _groups              those in groups: sessions, turns, steps, profiles
+    _options             what an option may be
+    _run                 connects and runs a command
+    _failure             words, JSON and exit codes for what goes wrong
+    _output              JSON, tables, and what a person sees of an event
+    _sessions            what sessions and turns do
+    _profiles            what profiles and engines do
+    _inferences          what start, wait, cancel and watch do
+    _answers             what answer, steps and turns snapshots do
+    _waiting             what an inference waits for, told
+    _chat                the conversation
+    _person              somebody at the terminal, asked
+    _serve               starting a server
+    _demo                the demonstration
+    _conformance         a server held to the contract
+    _client_conformance  an SDK held to the contract
 """
 
 import sys

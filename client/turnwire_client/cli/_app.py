@@ -248,3 +248,61 @@ def demo(
     from turnwire_client.cli._demo import demo as demonstrate
 
     demonstrate(directory, as_json=as_json)
+
+
+@app.command()
+def conformance(
+    address: Annotated[str, typer.Argument(metavar="[HOST:PORT]", help="Where the server listens.")] = TARGET,
+    topic: Annotated[list[str] | None, typer.Option(help="Only the cases of this topic; may be given again.")] = None,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Only the cases whose name has this in it; may be given again.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="The profile whose engine is the scripted one.")] = "scripted",
+    arrangement: Annotated[
+        str, typer.Option(help="How the server is set up; empty: as it is by default. See docs/conformance.md.")
+    ] = "",
+    known_failing: Annotated[
+        Path | None, typer.Option(help="A file with the cases that are known to fail, and why.", dir_okay=False)
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Where to write the outcomes as JUnit XML.")] = None,
+    only_list: Annotated[bool, typer.Option("--list", help="Show the cases and what they prove; run none.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Prove that a server keeps the contract, in any language: the cases of the conformance suite, over TCP."""
+    from turnwire_client.cli import _conformance
+    from turnwire_conformance.runner import Target as Server
+
+    wanted = _conformance.Wanted(topic or (), case or (), known_failing, junit)
+    if only_list:
+        _conformance.list_cases(wanted, as_json=as_json)
+    else:
+        _conformance.prove(Server(address, profile, arrangement), wanted, as_json=as_json)
+
+
+@app.command("client-conformance")
+def client_conformance(
+    command: Annotated[list[str] | None, typer.Argument(metavar="-- COMMAND", help="Starts the adapter.")] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="Only the cases of this topic; may be given again.")] = None,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Only the cases whose name has this in it; may be given again.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many cases at a time.")] = 4,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that an answer may take, where the case does not say.")
+    ] = 20.0,
+    known_failing: Annotated[
+        Path | None, typer.Option(help="A file with the cases that are known to fail, and why.", dir_okay=False)
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Where to write the outcomes as JUnit XML.")] = None,
+    only_list: Annotated[bool, typer.Option("--list", help="Show the cases and what they prove; run none.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hold an SDK to the contract, in any language: the cases for clients, through the SDK's adapter."""
+    from turnwire_client.cli import _client_conformance
+    from turnwire_client.cli._conformance import Wanted
+
+    wanted = Wanted(topic or (), case or (), known_failing, junit)
+    if only_list:
+        _client_conformance.list_cases(wanted, as_json=as_json)
+    else:
+        _client_conformance.prove(command or (), wanted, jobs=jobs, answer_seconds_max=timeout, as_json=as_json)

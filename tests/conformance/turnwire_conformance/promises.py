@@ -3,7 +3,8 @@
 A `Watch` is one watcher: it takes the responses of one or more streams, and checks every promise that one watcher can
 see. `check_agreement` compares watchers with each other and with the log as it is read afterwards.
 
-Every assertion has its broken stream in tests/unit/support/test_promises.py, which fails when one is added without.
+A violation begins with the name of the promise that is broken. Every assertion has its broken stream in
+tests/conformance/test_promises.py, which fails when one is added without.
 """
 
 from collections.abc import Iterable, Mapping
@@ -52,13 +53,18 @@ class Watch:
 
     def take(self, response: inference_service_pb2.SubscribeEventsResponse) -> None:
         """Take one response, and check it against what came before."""
-        assert not self.end, "a response after the one with `end`"
-        assert response.HasField("opened") != self._is_open, "`opened` is in the first response, and only there"
+        assert not self.end, "Resumable: a response after the one with `end`"
+        assert response.HasField("opened") != self._is_open, (
+            "Resumable: `opened` is in the first response, and only there"
+        )
         if not self._is_open:
             self._open(response)
         assert response.after_sequence == self.position, f"Gapless: {response.after_sequence} follows {self.position}"
         assert response.through_sequence >= response.after_sequence, "Ordered: a response that reaches back"
         assert response.ByteSize() <= RESPONSE_BYTES_MAX, f"Bounded: a response of {response.ByteSize()} bytes"
+        sequences = [event.sequence for event in response.events]
+        assert len(set(sequences)) == len(sequences), f"Unique: a response with {sequences}"
+        assert sequences == sorted(sequences), f"Ordered: a response with {sequences}"
         for event in response.events:
             self._take_event(event, response)
         if not self.inference_id:
@@ -68,26 +74,28 @@ class Watch:
         self.position = response.through_sequence
         if response.HasField("end"):
             self.end = response.end.reason
-            assert self.end, "an `end` without a reason"
+            assert self.end, "Resumable: an `end` without a reason"
 
     def _open(self, response: inference_service_pb2.SubscribeEventsResponse) -> None:
         opened = response.opened
-        assert opened.log, "`opened` without the token of the log"
-        assert self.log in {"", opened.log}, "the log changed under the watcher"
-        assert opened.head_sequence >= response.after_sequence, "the stream begins beyond the head"
+        assert opened.log, "Resumable: `opened` without the token of the log"
+        assert self.log in {"", opened.log}, "Resumable: the log changed under the watcher"
+        assert opened.head_sequence >= response.after_sequence, "Resumable: the stream begins beyond the head"
         self.log = opened.log
         self._is_open = True
 
     def _take_event(self, event: event_pb2.Event, response: inference_service_pb2.SubscribeEventsResponse) -> None:
-        assert event.session_id == self.session_id, f"an event of session {event.session_id}"
+        assert event.session_id == self.session_id, f"Resumable: an event of session {event.session_id}"
         last = max(response.after_sequence, self.events[-1].sequence if self.events else 0)
-        assert event.sequence > last, f"Ordered, Unique: {event.sequence} follows {last}"
+        assert event.sequence > last, f"Unique: {event.sequence} follows {last}"
         if self.inference_id:
-            assert event.inference_id == self.inference_id, f"the filter let inference {event.inference_id} through"
-            assert event.sequence <= response.through_sequence, f"{event.sequence} is beyond through_sequence"
+            assert event.inference_id == self.inference_id, (
+                f"Resumable: the filter let inference {event.inference_id} through"
+            )
+            assert event.sequence <= response.through_sequence, f"Ordered: {event.sequence} is beyond through_sequence"
         else:
             assert event.sequence == last + 1, f"Gapless: event {event.sequence} follows {last}"
-        assert event.WhichOneof("payload"), "an event of no known variant"
+        assert event.WhichOneof("payload") or event.ignorable, "Gapless: an event of no known variant"
         assert event.ByteSize() <= EVENT_BYTES_MAX, f"Bounded: an event of {event.ByteSize()} bytes"
         self.events.append(event)
 
@@ -106,11 +114,11 @@ def check_log(events: Iterable[event_pb2.Event]) -> Mapping[str, list[event_pb2.
 def check_inference(events: list[event_pb2.Event]) -> None:
     """Check the events of one ended inference: Terminal, and that its entities tell whole stories."""
     names = [event.WhichOneof("payload") for event in events]
-    assert names[0] == "inference_queued", f"an inference that begins with {names[0]}"
+    assert names[0] == "inference_queued", f"Ordered: an inference that begins with {names[0]}"
     assert names.count("inference_finished") == 1, f"Terminal: {names.count('inference_finished')} ends in {names}"
     assert names[-1] == "inference_finished", f"Terminal: {names[-1]} follows the end"
     finished = events[-1].inference_finished
-    assert finished.event_count == len(events), f"event_count {finished.event_count} for {len(events)} events"
+    assert finished.event_count == len(events), f"Gapless: event_count {finished.event_count} for {len(events)} events"
     assert finished.WhichOneof("outcome"), "Terminal: an end that does not say how"
     for place, name in enumerate(names):
         if name == "inference_attempt_lost":
@@ -129,11 +137,13 @@ def holding(events: Iterable[event_pb2.Event]) -> list[event_pb2.Event]:
     is_lost = False
     for event in events:
         name = event.WhichOneof("payload") or ""
-        assert not is_lost or name in _AFTER_A_LOSS, f"{name} right after a loss"
+        assert not is_lost or name in _AFTER_A_LOSS, f"Ordered: {name} right after a loss"
         is_lost = name == "inference_attempt_lost"
         if is_lost:
             last = event.inference_attempt_lost.superseded_after_sequence
-            assert last in {each.sequence for each in held}, f"a loss after {last}, which is no event that holds"
+            assert last in {each.sequence for each in held}, (
+                f"Gapless: a loss after {last}, which is no event that holds"
+            )
             held = [each for each in held if each.sequence <= last]
         held.append(event)
     return held
@@ -159,9 +169,9 @@ def _check_entities(events: Iterable[event_pb2.Event]) -> _Told:
     told = _Told()
     for event in events:
         name, entity = event.WhichOneof("payload") or "", event.entity
-        assert entity not in told.done, f"{name} of {entity} after its tool_done"
+        assert entity not in told.done, f"Ordered: {name} of {entity} after its tool_done"
         if name in _STARTS:
-            assert entity not in told.text, f"{entity} begins twice"
+            assert entity not in told.text, f"Unique: {entity} begins twice"
             told.text[entity] = b""
             told.calls |= {entity} if name == "tool_start" else set()
         elif name in _DELTAS | _FINALS:
@@ -176,21 +186,23 @@ def _check_whole(told: _Told, *, are_calls_pending: bool) -> None:
 
     A tool call that is done without its final was cut. `are_calls_pending`: there may be calls that nobody answers.
     """
-    assert told.ended >= told.text.keys() - told.calls, f"no final for {told.text.keys() - told.calls - told.ended}"
-    assert told.done == told.calls, f"no tool_done for {told.calls - told.done}"
+    assert told.ended >= told.text.keys() - told.calls, (
+        f"Gapless: no final for {told.text.keys() - told.calls - told.ended}"
+    )
+    assert told.done == told.calls, f"Gapless: no tool_done for {told.calls - told.done}"
     open_calls = told.calls & told.ended - told.answered
-    assert are_calls_pending or not open_calls, f"no tool_result for {open_calls}"
+    assert are_calls_pending or not open_calls, f"Gapless: no tool_result for {open_calls}"
 
 
 def _check_piece(event: event_pb2.Event, told: _Told) -> None:
     """Check a delta or a final against the story of its entity so far, and tell it on."""
     name, entity = event.WhichOneof("payload") or "", event.entity
     payload = getattr(event, name)
-    assert entity in told.text, f"{name} of {entity} before its start"
-    assert entity not in told.ended, f"{name} of {entity} after its final"
+    assert entity in told.text, f"Ordered: {name} of {entity} before its start"
+    assert entity not in told.ended, f"Ordered: {name} of {entity} after its final"
     if name in _DELTAS:
-        assert payload.offset == len(told.text[entity]), f"delta of {entity} at {payload.offset}"
-        assert payload.delta, f"empty delta of {entity}"
+        assert payload.offset == len(told.text[entity]), f"Gapless: delta of {entity} at {payload.offset}"
+        assert payload.delta, f"Gapless: empty delta of {entity}"
         told.text[entity] += payload.delta.encode()
         return
     told.ended.add(entity)
@@ -198,9 +210,9 @@ def _check_piece(event: event_pb2.Event, told: _Told) -> None:
         final, is_omitted = payload.call.args, payload.args_omitted
     else:
         final, is_omitted = payload.text, payload.text_omitted
-        assert payload.text_bytes == len(told.text[entity]), f"text_bytes {payload.text_bytes} of {entity}"
+        assert payload.text_bytes == len(told.text[entity]), f"Gapless: text_bytes {payload.text_bytes} of {entity}"
     expected = b"" if is_omitted else told.text[entity]
-    assert final.encode() == expected, f"the final of {entity} is not its deltas"
+    assert final.encode() == expected, f"Gapless: the final of {entity} is not its deltas"
 
 
 def _check_call(event: event_pb2.Event, told: _Told) -> None:
@@ -209,18 +221,18 @@ def _check_call(event: event_pb2.Event, told: _Told) -> None:
     complete = told.calls & told.ended
     match name:
         case "tool_result":
-            assert entity in complete, f"tool_result of {entity}, which is no complete call"
-            assert entity not in told.answered, f"a second tool_result of {entity}"
-            assert event.tool_result.use.tool_call == entity, f"tool_result of {entity} answers another call"
+            assert entity in complete, f"Ordered: tool_result of {entity}, which is no complete call"
+            assert entity not in told.answered, f"Unique: a second tool_result of {entity}"
+            assert event.tool_result.use.tool_call == entity, f"Gapless: tool_result of {entity} answers another call"
             told.answered.add(entity)
         case "tool_done":
-            assert entity in told.calls, f"tool_done of {entity} before its start"
+            assert entity in told.calls, f"Ordered: tool_done of {entity} before its start"
             told.done.add(entity)
         case _:
             asked = {call.id for call in (*event.tools_required.calls, *event.tools_required.approvals)}
-            assert asked, "tools_required without a call"
+            assert asked, "Gapless: tools_required without a call"
             settled = asked - (complete - told.answered - told.done)
-            assert not settled, f"tools_required of {settled}, to which nothing is to be done"
+            assert not settled, f"Ordered: tools_required of {settled}, to which nothing is to be done"
 
 
 def check_agreement(log: list[event_pb2.Event], watches: Iterable[Watch]) -> None:
