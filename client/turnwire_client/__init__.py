@@ -24,6 +24,7 @@ Values are the messages of the contract; their comments in proto/turnwire/v1 say
     _pages       turns, and the pages that they come in
     _errors      the tree of exceptions; all of them are listed in `errors`
     _status      from a gRPC status to an exception
+    output       Output: what a model has said so far, folded from events
     testing      FakeServer, for the tests of your own code
     cli          the command line
 """

@@ -5,16 +5,23 @@ from typing import Self
 
 import grpc
 
+from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_pb2 import Inference, InferenceConfig, InferenceState
-from turnwire.v1.inference_service_pb2 import CancelRequest, GetInferenceRequest, ListInferencesRequest
+from turnwire.v1.inference_service_pb2 import (
+    CancelRequest,
+    GetInferenceRequest,
+    ListEventsRequest,
+    ListInferencesRequest,
+)
 from turnwire.v1.session_pb2 import NewSession
 from turnwire.v1.tool_pb2 import Tool
 from turnwire.v1.turn_pb2 import Block
 from turnwire_client._backoff import Clock, SystemClock
+from turnwire_client._continuity import is_known
 from turnwire_client._debug import DebugCalls
 from turnwire_client._engines import EngineCalls
 from turnwire_client._handle import InferenceHandle
-from turnwire_client._requests import Conflict, Seconds, mint_key, start_request
+from turnwire_client._requests import UINT64_MAX, Conflict, Seconds, in_range, mint_key, start_request
 from turnwire_client._sessions import SessionCalls
 from turnwire_client._transport import Policy, Transport, channel_options
 from turnwire_client._watch import EventStream, IfCompacted, Start, Until
@@ -137,6 +144,26 @@ class Client(SessionCalls, EngineCalls, DebugCalls):
             response = await self._transport.call(self._transport.inferences.ListInferences, request)
             for inference in response.inferences:
                 yield inference
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
+
+    async def list_events(
+        self, session_id: str, *, inference_id: str = "", after_sequence: int = 0, log: str = ""
+    ) -> AsyncGenerator[Event, None]:
+        """The events up to now of a session, or of one of its inferences, page by page; `watch` has those to come.
+
+        With a sequence that was stored, `log`, the token that came with it, should be given too. Raises
+        LogReplacedError and the other errors of ListEvents; UnknownEventError, as EventStream does; ValueError for what
+        is no sequence.
+        """
+        after = in_range("a sequence", after_sequence, UINT64_MAX)
+        request = ListEventsRequest(session_id=session_id, inference_id=inference_id, after_sequence=after, log=log)
+        while True:
+            response = await self._transport.call(self._transport.inferences.ListEvents, request)
+            for event in response.events:
+                if is_known(event):
+                    yield event
             request.page_token = response.next_page_token
             if not request.page_token:
                 return

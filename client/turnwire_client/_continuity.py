@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_service_pb2 import SubscribeEventsResponse, SubscriptionEndReason
-from turnwire_client._errors import ProtocolError
+from turnwire_client._errors import ProtocolError, UnknownEventError
 from turnwire_client._snapshot import Snapshot
 
 # How a stream ends that has told all that it was asked for.
@@ -118,3 +118,15 @@ class Continuity:
         if self.finished:
             raise ProtocolError(f"event {event.sequence} follows the terminal event of {self.inference_id}")
         self.finished = event.HasField("inference_finished")
+
+
+def is_known(event: Event) -> bool:
+    """Whether this version knows the event; False for one that may be skipped.
+
+    Raises UnknownEventError for one that must not be.
+    """
+    if event.WhichOneof("payload") is not None:
+        return True
+    if not event.ignorable:
+        raise UnknownEventError(f"event {event.sequence} is of a kind that this version does not know")
+    return False

@@ -20,7 +20,7 @@ from turnwire.v1.inference_service_pb2 import (
     SubscriptionEndReason,
 )
 from turnwire_client._backoff import Patience
-from turnwire_client._continuity import Continuity
+from turnwire_client._continuity import Continuity, is_known
 from turnwire_client._errors import (
     CredentialsExpiredError,
     EventsCompactedError,
@@ -161,13 +161,15 @@ class EventStream:
                     raise StopAsyncIteration
                 await self._fill()
             event = self._ready.popleft()
-            if event.WhichOneof("payload") is None and not event.ignorable:
+            try:
+                known = is_known(event)
+            except UnknownEventError:
                 await self.aclose()
                 self._delivered = 0 if self._ready_of_snapshot else event.sequence - 1
-                raise UnknownEventError(f"event {event.sequence} is of a kind that this version does not know")
+                raise
             self._is_snapshot = self._ready_of_snapshot
             self._delivered = self._cursor_after(event)
-            if event.WhichOneof("payload") is not None:
+            if known:
                 return event
 
     def _cursor_after(self, event: Event) -> int:
