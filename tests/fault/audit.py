@@ -5,18 +5,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 
 from google.protobuf.message import Message
 
-from fault import checks
+from fault import checks, ends
 from fault.ledger import LABELS, SessionLedger
 from fault.link import Life, RefusedError
 from fault.logbook import digest
 from fault.stage import Stage
 from fault.witness import Witness
-from support.promises import Watch, check_agreement
 from turnwire.v1 import inference_service_pb2 as pb
 from turnwire.v1 import session_service_pb2, turn_pb2
 from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_pb2 import Inference
 from turnwire.v1.turn_pb2 import Turn
+from turnwire_conformance.promises import Watch, check_agreement
 
 PAGE = 20
 EVENTS_PAGE = 1000
@@ -36,7 +36,7 @@ async def audit(stage: Stage, life: Life, ledger: SessionLedger, *, is_full: boo
 
 
 async def _audit(stage: Stage, life: Life, ledger: SessionLedger, *, is_full: bool) -> None:
-    witness = Witness(ledger, stage.link, stage.tally)
+    witness = Witness(ledger, stage.link, stage.tally, stage.pulse)
     watches = [_frozen(watch) for watch in ledger.watches]
     asked = {each.inference_id: (each, each.seen) for each in (*ledger.unfinished.values(), *ledger.recent.values())}
     session, names, ended = ledger.session, set(ledger.names), dict(ledger.ended)
@@ -82,15 +82,15 @@ def _check_ends(
     """Check the inferences that have ended since the last audit."""
     for inference_id, story in ended.items():
         inference = inferences[inference_id]
-        checks.check_end_told(inference, story)
+        ends.check_end_told(inference, story)
         asked = ledger.find(inference_id)
         if asked:
-            checks.check_attempts(inference, story, stage.link.stops_since(asked.first_life))
+            ends.check_attempts(inference, story, stage.link.stops_since(asked.first_life))
         if inference.HasField("turn_index"):
             turn = turns[inference.turn_index]
-            checks.check_turn_told(turn, story)
+            ends.check_turn_told(turn, story)
             if asked:
-                checks.check_output(asked.play.parts, inference.state, turn)
+                ends.check_output(asked.play.parts, inference.state, turn)
     known = {*ledger.ended, *ledger.unfinished}
     checks.check_starts({*ended, *ledger.book.unfinished}, known, len(ledger.unanswered))
 

@@ -1,23 +1,26 @@
-"""What has to hold after a restart, check by check: each compares what was seen before with what the server says now.
+"""What has to hold, check by check: each compares what was seen before with what the server says now.
 
 Every assertion has its broken history in tests/fault/test_checks.py, which fails when one is added without.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Mapping
 
 from fault.ledger import Asked, SessionLedger
-from fault.plays import Part
-from support.promises import Watch, holding
-from turnwire.v1 import error_reason_pb2 as reasons
-from turnwire.v1 import inference_pb2, turn_pb2
+from turnwire.v1 import inference_pb2
 from turnwire.v1 import inference_service_pb2 as pb
-from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_pb2 import Inference
 from turnwire.v1.inference_service_pb2 import StartInferenceResponse
 from turnwire.v1.session_pb2 import Session
 from turnwire.v1.session_service_pb2 import CreateSessionResponse
-from turnwire.v1.turn_pb2 import Turn
+from turnwire_conformance.promises import Watch
+
+# The seven promises of event.proto, and what else is promised. A violation begins with the name of what does not hold.
+CHECKERS = frozenset(
+    {
+        *("Durable", "Ordered", "Unique", "Gapless", "Terminal", "Resumable", "Bounded"),
+        *("SingleActive", "Idempotent", "CancelEnds", "WaitAgrees", "HistoryImmutable", "NothingStuck", "Available"),
+    }
+)
 
 SUCCEEDED, FAILED, CANCELLED = (
     inference_pb2.INFERENCE_STATE_SUCCEEDED,
@@ -25,8 +28,14 @@ SUCCEEDED, FAILED, CANCELLED = (
     inference_pb2.INFERENCE_STATE_CANCELLED,
 )
 TERMINAL = (SUCCEEDED, FAILED, CANCELLED)
+
+# How long after its cancel an inference may end.
+CANCEL_END_SECONDS = 2.0
+
+# How much earlier than asked for a wait may be over, by the client's clock.
+WAIT_EARLY_SECONDS = 0.1
+
 GONE = ("SESSION_NOT_FOUND", "INFERENCE_NOT_FOUND")
-OUTCOMES = {SUCCEEDED: "succeeded", FAILED: "failed", CANCELLED: "cancelled"}
 
 # Given with the start, or once and for all when it comes to that.
 _FIXED = ("session_id", "inference_id", "create_time", "deadline_time", "profile", "config", "attempts_max")
@@ -53,7 +62,7 @@ def check_update_kept(now: Session, names: Collection[str]) -> None:
 def check_inference_kept(before: Inference, now: Inference) -> None:
     """Durable: what was said about an inference still holds; once it has ended, every byte of it."""
     if before.state in TERMINAL:
-        assert now == before, f"Durable: the ended inference was {before}, is {now}"
+        assert now == before, f"HistoryImmutable: the ended inference was {before}, is {now}"
     for name in _FIXED:
         assert getattr(now, name) == getattr(before, name), _changed(name, before, now)
     was, told = ({field.name: value for field, value in each.ListFields()} for each in (before, now))
@@ -159,92 +168,59 @@ def check_met(ledger: SessionLedger, inference_id: str) -> Asked:
 
 
 def check_in_time(asked: Asked, waited_seconds: float, seconds: float) -> None:
-    """Terminal: what has to end ends in time."""
+    """NothingStuck: what has to end ends in time."""
     told = f"{asked.play.kind} is stuck after {waited_seconds:.1f} s"
-    assert waited_seconds < seconds or asked.seen.state in TERMINAL, f"Terminal: {told}: {asked.seen}"
+    assert waited_seconds < seconds or asked.seen.state in TERMINAL, f"NothingStuck: {told}: {asked.seen}"
 
 
-def check_outcome(asked: Asked, ends: int, *, is_cancel_kept: bool) -> None:
-    """Terminal: an inference ended as its play does, unless something came in between.
-
-    `ends` counts the servers that went away since it was asked for. `is_cancel_kept`: its cancel was acknowledged by a
-    server that went away before it ended.
-    """
-    now, play = asked.seen, asked.play
-    told = f"{play.kind} {now.inference_id} of session {now.session_id}"
-    if now.state == CANCELLED:
-        assert asked.cancel_count, f"Terminal: {told} is CANCELLED, and nobody asked for it"
-        assert now.finish_class == inference_pb2.FINISH_CLASS_INTERRUPTED, f"Terminal: {told} is cancelled: {now}"
-    elif now.state == FAILED and now.error.reason == reasons.ERROR_REASON_ATTEMPT_LOST:
-        assert ends >= max(now.attempts_max, 1), f"Terminal: {told} lost its attempts, with {ends} servers"
-        assert not is_cancel_kept, f"Durable: {told} lost its attempt, and the cancel that was acknowledged before"
-    else:
-        found = (now.state, now.error.reason, now.finish_class if now.state == SUCCEEDED else play.finish_class)
-        due = (play.state, play.reason, play.finish_class)
-        assert found == due, f"Terminal: {told} ended with {found}, not {due}: {now}"
-        assert not play.is_endless, f"Terminal: {told} ended by itself: {now}"
+def check_cancel_ends(asked: Asked, waited_seconds: float, seconds: float) -> None:
+    """CancelEnds: what was acknowledged as cancelled is known to be terminal in time."""
+    told = f"{asked.play.kind} is told to have ended {waited_seconds:.1f} s after its cancel, of {seconds:.1f} s"
+    assert waited_seconds < seconds, f"CancelEnds: {told}: {asked.seen}"
 
 
-def check_end_told(now: Inference, story: Sequence[Event]) -> None:
-    """Terminal: log and inference tell of the same end."""
-    finished = story[-1].inference_finished
-    assert now.state in TERMINAL, f"Terminal: {now.inference_id} ended at {story[-1].sequence} of the log, and is {now}"
-    assert OUTCOMES[now.state] == finished.WhichOneof("outcome"), f"Terminal: {now} ended in the log with {finished}"
-    assert now.error == finished.failed.error, f"Terminal: {now} ended in the log with {finished}"
-    assert now.usage == finished.usage, f"Terminal: {now} ended in the log with {finished}"
-    ends = (now.first_sequence, now.last_sequence)
-    assert ends == (story[0].sequence, story[-1].sequence), f"Gapless: {now} is in the log up to {story[-1].sequence}"
+def check_cancel_time(asked: Asked, excused_seconds: float) -> None:
+    """CancelEnds: by the server's own times, what was cancelled has ended in time."""
+    now = asked.seen
+    seconds = (now.end_time.ToMicroseconds() - now.cancel_requested_time.ToMicroseconds()) / 1e6
+    told = f"{asked.play.kind} ended {seconds:.2f} s after its cancel, {excused_seconds:.2f} s of it excused"
+    assert seconds - excused_seconds <= CANCEL_END_SECONDS, f"CancelEnds: {told}: {now}"
 
 
-def check_attempts(now: Inference, story: Sequence[Event], stops: int) -> None:
-    """Terminal: attempts are counted, those aside that the servers handed back which were told to stop."""
-    attempts = [event.attempt for event in story if event.HasField("inference_started")]
-    steps = [after - before for before, after in pairwise([0, *attempts])]
-    assert set(steps) <= {0, 1}, f"Terminal: the attempts of {now.inference_id} were {attempts}"
-    again = len(attempts) - len(set(attempts))
-    assert again <= stops, f"Terminal: the attempts of {now.inference_id} were {attempts}, with {stops} stops"
-    last = max(attempts, default=0)
-    assert last < now.attempts_max, f"Terminal: {now.inference_id} had attempt {last} of {now.attempts_max}"
+def check_not_slowed(asked: Asked, waited_seconds: float, seconds: float) -> None:
+    """Bounded: streams that nobody reads do not slow an inference."""
+    told = f"{asked.play.kind} is not over after {waited_seconds:.1f} s, with streams that nobody reads"
+    assert waited_seconds < seconds or asked.seen.state in TERMINAL, f"Bounded: {told}: {asked.seen}"
 
 
-def check_turn_told(turn: Turn, story: Sequence[Event]) -> None:
-    """Durable: the turn has what the log tells, whole or in part, and is closed."""
-    assert turn.state == turn_pb2.TURN_STATE_CLOSED, f"Terminal: turn {turn.index} is not closed"
-    said: dict[str, tuple[str, bool]] = {}
-    for event in holding(story):
-        name = event.WhichOneof("payload") or ""
-        text, is_whole = said.get(event.entity, ("", False))
-        if name in {"llm_delta", "llm_thinking_delta", "tool_delta"}:
-            said[event.entity] = (text + getattr(event, name).delta, is_whole)
-        elif name in {"llm_final", "llm_thinking_final", "tool_call"}:
-            said[event.entity] = (text, True)
-        elif name == "tool_start":
-            said[event.entity] = ("", False)
-    kept = {
-        block.tool_call.id if block.HasField("tool_call") else block.id: (
-            _text_of(block).text,
-            block.status == turn_pb2.BLOCK_STATUS_COMPLETE,
-        )
-        for block in produced(turn)
-    }
-    assert kept == said, f"Durable: turn {turn.index} has {kept}, and the log told {said}"
+def check_not_starved(ledger: SessionLedger, sequence: int) -> None:
+    """Bounded: streams that nobody reads do not keep another watcher from what happens."""
+    behind = [watch.position for watch in ledger.behind(sequence)]
+    told = f"watchers of {ledger.session_id} are at {behind} of {sequence}, beside streams that nobody reads"
+    assert not behind, f"Bounded: {told}"
 
 
-def check_output(parts: Sequence[Part], state: int, turn: Turn) -> None:
-    """What an inference produced is what its play says, once; a part of it from the beginning if it did not succeed."""
-    found = [_text_of(block) for block in produced(turn)]
-    if state == SUCCEEDED:
-        assert found == list(parts), f"Unique: turn {turn.index} has {found}, not {parts}"
-    for number, (part, due) in enumerate(zip(found, parts, strict=False)):
-        is_whole = part.text == due.text if number < len(found) - 1 else due.text.startswith(part.text)
-        is_due = is_whole and part.kind == due.kind
-        assert is_due, f"Unique: turn {turn.index} has {found}, no beginning of {parts}"
-    assert len(found) <= len(parts), f"Unique: turn {turn.index} has {found}, more than {parts}"
+def check_read_on(watch: Watch, head: int, waited_seconds: float, seconds: float) -> None:
+    """Resumable: a reader that was slow gets what it is behind, once it reads."""
+    told = f"a slow reader of {watch.session_id} is at {watch.position} of {head} after {waited_seconds:.1f} s"
+    assert waited_seconds < seconds or watch.position >= head, f"Resumable: {told}"
+
+
+def check_wait(now: Inference, left_seconds: float, *, has_ended_before: bool) -> None:
+    """WaitAgrees: a wait for the end returns the end, or when its time is over; never what the log had left behind."""
+    has_ended = now.state in TERMINAL
+    assert has_ended or left_seconds <= WAIT_EARLY_SECONDS, f"WaitAgrees: {left_seconds:.1f} s too early: {now}"
+    assert has_ended or not has_ended_before, f"WaitAgrees: its end was seen before it was waited for: {now}"
+
+
+def check_wait_agrees(waited: Inference, now: Inference) -> None:
+    """WaitAgrees: what a wait returned is what the inference is."""
+    assert waited == now, f"WaitAgrees: a wait returned {waited}, and the inference is {now}"
 
 
 def check_digest(what: str, known: bytes, now: bytes) -> None:
-    """Durable: what had ended does not change."""
-    assert now == known, f"Durable: {what} was final, and has changed"
+    """HistoryImmutable: what had ended does not change."""
+    assert now == known, f"HistoryImmutable: {what} was final, and has changed"
 
 
 def check_count(session_id: str, count: int, due: int) -> None:
@@ -253,8 +229,8 @@ def check_count(session_id: str, count: int, due: int) -> None:
 
 
 def check_not_reopened(index: int, closed: Collection[int]) -> None:
-    """Durable: a turn that was CLOSED stays so."""
-    assert index not in closed, f"Durable: turn {index} was closed, and is open again"
+    """HistoryImmutable: a turn that was CLOSED stays so."""
+    assert index not in closed, f"HistoryImmutable: turn {index} was closed, and is open again"
 
 
 def check_gone(session_id: str, reason: str) -> None:
@@ -263,9 +239,9 @@ def check_gone(session_id: str, reason: str) -> None:
 
 
 def check_settled(late: Iterable[SessionLedger]) -> None:
-    """Terminal: after a restart every session becomes usable again: it takes an inference, which ends."""
+    """NothingStuck: once there is no trouble every session becomes usable again: it takes an inference, which ends."""
     stuck = {ledger.session_id: [asked.seen for asked in ledger.unfinished.values()] for ledger in late}
-    assert not stuck, f"Terminal: sessions that are not usable again, and what they have: {stuck}"
+    assert not stuck, f"NothingStuck: sessions that are not usable again, and what they have: {stuck}"
 
 
 def check_caught_up(ledger: SessionLedger, sequence: int) -> None:
@@ -297,19 +273,30 @@ def check_answer(code: str, reason: str) -> None:
     assert not is_fault, f"Available: a running server answered {code} {reason}"
 
 
+def check_back(waited_seconds: float, seconds: float) -> None:
+    """Available: a server is back soon after a trouble is over."""
+    assert waited_seconds < seconds, f"Available: {waited_seconds:.1f} s after a trouble was over, nothing is answered"
+
+
+def check_memory(peak_kib: int, kib_max: int) -> None:
+    """Bounded: whatever clients do, a server needs no more memory than so much."""
+    assert peak_kib <= kib_max, f"Bounded: a server had {peak_kib // 1024} MiB of memory"
+
+
 def check_exit(code: int, due: Collection[int]) -> None:
     """Available: a server ends when it is told to, and how."""
     assert code in due, f"Available: a server ended with {code}, not with one of {due}"
 
 
 def check_nothing_left(session_id: str, unfinished: Collection[str]) -> None:
-    """Terminal: at the end every inference has ended."""
-    assert not unfinished, f"Terminal: {unfinished} of session {session_id} never ended"
+    """NothingStuck: at the end every inference has ended."""
+    assert not unfinished, f"NothingStuck: {unfinished} of session {session_id} never ended"
 
 
-def produced(turn: Turn) -> Sequence[turn_pb2.Block]:
-    """Return the blocks of a turn, in the view DELTA, that its inference produced."""
-    return turn.blocks[turn.given_block_count - turn.inherited_block_count :]
+def check_exercised(counts: Mapping[str, int], due: Mapping[str, int]) -> None:
+    """No promise: a run that has not done what it is for says nothing, and fails."""
+    missing = {name: counts.get(name, 0) for name, count in due.items() if counts.get(name, 0) < count}
+    assert not missing, f"the run did too little of {missing}, of {dict(due)}"
 
 
 def _changed(name: str, before: Session | Inference, now: Session | Inference) -> str:
@@ -317,6 +304,7 @@ def _changed(name: str, before: Session | Inference, now: Session | Inference) -
     return f"Durable: {name} of {what} was {getattr(before, name)!r}, is {getattr(now, name)!r}"
 
 
-def _text_of(block: turn_pb2.Block) -> Part:
-    kind = block.WhichOneof("kind") or ""
-    return Part(kind, block.tool_call.args if kind == "tool_call" else getattr(block, kind).text)
+def checkers_of(violation: BaseException) -> tuple[str, ...]:
+    """Return the names of the checkers that report a violation."""
+    names = tuple(name.strip() for name in str(violation).partition(":")[0].split(","))
+    return names if set(names) <= CHECKERS else ()

@@ -12,7 +12,6 @@ import pytest
 from fault.ledger import Asked, SessionLedger
 from fault.logbook import Logbook
 from fault.plays import Play, echo
-from support.promises import Watch
 from support.rpc import start_request
 from turnwire.v1 import error_reason_pb2 as reasons
 from turnwire.v1 import inference_pb2, turn_pb2
@@ -21,6 +20,7 @@ from turnwire.v1.event_pb2 import Event
 from turnwire.v1.inference_pb2 import Inference
 from turnwire.v1.session_pb2 import Session
 from turnwire.v1.turn_pb2 import Turn
+from turnwire_conformance.promises import Watch
 
 FIRST, SECOND = "inference-1", "inference-2"
 RUNNING, SUCCEEDED, FAILED, CANCELLED = (

@@ -1,19 +1,20 @@
 """The memory of the test: what clients asked for, what they were told, and what watchers saw. Bounded per session."""
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 from fault.logbook import Logbook
 from fault.plays import Play
-from support.promises import Watch
 from turnwire.v1.inference_pb2 import Inference
 from turnwire.v1.inference_service_pb2 import StartInferenceRequest
 from turnwire.v1.session_pb2 import NewSession, Session
 from turnwire.v1.session_service_pb2 import CreateSessionRequest
+from turnwire_conformance.promises import Watch
 
 # What all sessions of the test have.
-LABELS = {"test": "kill"}
+LABELS = {"test": "fault"}
 
 # The ended inferences of a session whose requests are kept, to be repeated.
 ASKED_KEPT = 8
@@ -25,7 +26,9 @@ class Asked:
 
     `seen` is the inference as it was last told, empty until a reply came; `is_created` says that a reply had `created`.
     `open_count` counts the requests that may be carried out yet: those that this life's server has not answered.
-    The lives are numbers of servers: which was first asked, was last known to run it, and acknowledged its cancel.
+    The lives are numbers of servers: which was first asked, was asked last, was last known to run it, and acknowledged
+    its cancel. `cancel_time` is when the first one was sent. `has_ended_in_log` says that a watcher saw its terminal
+    event.
     """
 
     request: StartInferenceRequest
@@ -33,11 +36,20 @@ class Asked:
     first_life: int
     seen: Inference = field(default_factory=Inference)
     sent_count: int = 0
+    sent_life: int = 0
     open_count: int = 0
     is_created: bool = False
     cancel_count: int = 0
+    cancel_time: float = 0.0
+    asked_time: float = field(default_factory=time.monotonic)
     running_life: int = 0
     cancel_life: int = 0
+    has_ended_in_log: bool = False
+
+    def count_cancel(self) -> None:
+        """Say that it is about to be cancelled."""
+        self.cancel_time = self.cancel_time or time.monotonic()
+        self.cancel_count += 1
 
     @property
     def key(self) -> str:
@@ -74,7 +86,7 @@ class SessionLedger:
     book: Logbook = field(default_factory=Logbook)
     delete_count: int = 0
     is_deleted: bool = False
-    settled_life: int = 0
+    settled_era: int = 0
 
     @property
     def creation(self) -> CreateSessionRequest:
@@ -112,3 +124,8 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter[str])
     plays: Counter[str] = field(default_factory=Counter[str])
     counts: Counter[str] = field(default_factory=Counter[str])
+
+    @property
+    def all(self) -> tuple[Counter[str], ...]:
+        """All of its counters."""
+        return self.outcomes, self.plays, self.counts

@@ -5,8 +5,8 @@ from hashlib import blake2b
 
 from google.protobuf.message import Message
 
-from support.promises import check_inference
 from turnwire.v1.event_pb2 import Event
+from turnwire_conformance.promises import check_inference
 
 DIGEST_BYTES = 12
 
@@ -32,7 +32,7 @@ class Logbook:
     def take(self, events: Iterable[Event]) -> dict[str, list[Event]]:
         """Take events as they are in the log now, some of them again; return those of the inferences that ended.
 
-        Checks Durable for what is known already, and Gapless, Unique, SingleActive and Terminal for what is new.
+        Checks HistoryImmutable for what is known, and Gapless, Unique, SingleActive and Terminal for what is new.
         """
         ended: dict[str, list[Event]] = {}
         for event in events:
@@ -54,10 +54,15 @@ class Logbook:
         """Durable: a log does not get shorter."""
         assert head >= self.head, f"Durable: the head is {head}, and was {self.head}"
 
+    def check_known(self, events: Iterable[Event]) -> None:
+        """HistoryImmutable: events that were read before are what they were."""
+        for event in events:
+            self._check_known(event)
+
     def _check_known(self, event: Event) -> None:
         place = (event.sequence - 1) * DIGEST_BYTES
         known = bytes(self._digests[place : place + DIGEST_BYTES])
-        assert digest(event) == known, f"Durable: other bytes at {event.sequence}: {event}"
+        assert digest(event) == known, f"HistoryImmutable: other bytes at {event.sequence}: {event}"
 
     def _check_active(self, event: Event) -> None:
         if event.HasField("inference_started"):

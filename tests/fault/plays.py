@@ -29,8 +29,9 @@ class Part:
 class Play:
     """What one inference is to do, and how it ends if nothing comes in between.
 
-    Without a script the engine says the input back. An `is_endless` one ends only by a cancel, by its timeout, or with
-    its last attempt.
+    Without a script the scripted engine says the input back, which is `text`, or what it is to say. An `is_endless` one
+    ends only by a cancel, by its timeout, or with its last attempt. `excused` are reasons for which it may fail while
+    its provider is in trouble.
     """
 
     kind: str
@@ -41,11 +42,21 @@ class Play:
     reason: int = 0
     timeout_seconds: float = 0.0
     is_endless: bool = False
+    text: str = ""
+    profile: str = "scripted"
+    excused: frozenset[int] = frozenset()
 
 
 def echo(text: str) -> Play:
     """The shortest one."""
     return Play("echo", (Part("llm_text", text),))
+
+
+def flood(rng: Random) -> Play:
+    """About half a megabyte in large pieces, as much as a listing of turns has for one of them."""
+    text, times = _text(rng, 200), 360
+    said = script({"text": {"text": text, "repeat": times}}, delta_length=60_000)
+    return Play("flood", (Part("llm_text", text * times),), said)
 
 
 def _text(rng: Random, count: int) -> str:

@@ -19,8 +19,8 @@ from typing import Any
 import structlog
 
 from support.agent_world import DONE, SESSION, AgentWorld, Gadget, call, say, script
-from support.promises import check_log
 from turnwire.v1.event_pb2 import Event as WireEvent
+from turnwire_conformance.promises import check_log
 from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.errors import InferenceNotWaitingError, PauseNotFoundError
 from turnwire_server.domain.event import Event, InferenceFinished

@@ -1,22 +1,16 @@
-"""The kill test can fail: each of its checks has a history here that only it refuses."""
-
-from typing import Any
+"""The fault suite can fail: each of its checks has a history here that only it refuses."""
 
 import pytest
 
 from fault import checks
 from fault.histories import (
-    CANCELLED,
-    FAILED,
     FIRST,
     RUNNING,
     SECOND,
-    SUCCEEDED,
     History,
     asked,
     inference,
     ledger,
-    lost,
     reply,
     session,
     silent_assertions,
@@ -25,12 +19,9 @@ from fault.histories import (
     turn,
     watch,
 )
-from fault.ledger import Asked
 from fault.logbook import digest
-from fault.plays import Part, Play
-from turnwire.v1 import inference_pb2, turn_pb2
+from fault.plays import Part
 from turnwire.v1 import inference_service_pb2 as pb
-from turnwire.v1.event_pb2 import Event, InferenceFinished, InferenceStarted
 from turnwire.v1.inference_pb2 import Inference
 from turnwire.v1.session_service_pb2 import CreateSessionResponse
 
@@ -44,26 +35,6 @@ def test_a_whole_history_passes() -> None:
     checks.check_inference_kept(succeeded(), succeeded())
     checks.check_reply(asked(sent_count=1), reply(created=True))
     checks.check_reply(asked(inference(), sent_count=2, is_created=True), reply(created=False))
-    checks.check_end_told(succeeded(), story())
-    checks.check_attempts(inference(), story(), 0)
-    checks.check_turn_told(turn(("llm_text", "hello")), story())
-    checks.check_output(PARTS, SUCCEEDED, turn(("reasoning", "hmm"), ("llm_text", "hello")))
-    checks.check_output(PARTS, FAILED, turn(("reasoning", "h")))
-    checks.check_output(PARTS, CANCELLED, turn())
-
-
-@pytest.mark.parametrize(
-    ("ended", "ends"),
-    [
-        (asked(succeeded()), 0),
-        (asked(lost()), 1),
-        (asked(lost(attempts_max=3)), 3),
-        (asked(inference(state=CANCELLED, finish_class=inference_pb2.FINISH_CLASS_INTERRUPTED), cancel_count=1), 0),
-    ],
-    ids=["succeeded", "lost", "lost three times", "cancelled"],
-)
-def test_an_end_that_something_explains_passes(ended: Asked, ends: int) -> None:
-    checks.check_outcome(ended, ends, is_cancel_kept=False)
 
 
 # --- broken histories ---------------------------------------------------------------------------------
@@ -76,29 +47,8 @@ def _created_again() -> None:
     checks.check_creation(known, CreateSessionResponse(created=True))
 
 
-def _end_told(now: Inference, **changed: Any) -> None:
-    log = story()
-    log[-1].inference_finished.MergeFrom(InferenceFinished(**changed))
-    checks.check_end_told(now, log)
-
-
-def _outcome(seen: Inference, ends: int = 0, *, is_cancel_kept: bool = False, play: Play | None = None) -> None:
-    checks.check_outcome(asked(seen, play), ends, is_cancel_kept=is_cancel_kept)
-
-
-def _attempts(attempts_max: int, *attempts: int) -> None:
-    started = [Event(attempt=attempt, inference_started=InferenceStarted()) for attempt in attempts]
-    checks.check_attempts(inference(attempts_max=attempts_max), started, 0)
-
-
-def _cancelled(cancel_count: int, finish_class: inference_pb2.FinishClass.ValueType) -> None:
-    seen = inference(state=CANCELLED, finish_class=finish_class)
-    checks.check_outcome(asked(seen, cancel_count=cancel_count), 0, is_cancel_kept=False)
-
-
 DELETED = pb.SUBSCRIPTION_END_REASON_SESSION_DELETED
 FINISHED = pb.SUBSCRIPTION_END_REASON_INFERENCE_FINISHED
-HANG = Play("hang", PARTS, is_endless=True)
 
 HISTORIES: dict[str, History] = {
     # sessions
@@ -165,7 +115,7 @@ HISTORIES: dict[str, History] = {
     ),
     # inferences
     "ended and changed": (
-        "Durable: the ended inference was",
+        "HistoryImmutable: the ended inference was",
         lambda: checks.check_inference_kept(succeeded(), succeeded(model="other")),
     ),
     "fewer attempts": (
@@ -215,84 +165,56 @@ HISTORIES: dict[str, History] = {
         lambda: checks.check_met(ledger(), FIRST),
     ),
     "stuck inference": (
-        "Terminal: echo is stuck after 20.5 s",
+        "NothingStuck: echo is stuck after 20.5 s",
         lambda: checks.check_in_time(asked(inference(state=RUNNING)), 20.5, 20),
     ),
-    "inference without an end": (
-        "Terminal: {'inference-1'} of session session never",
-        lambda: checks.check_nothing_left("session", {FIRST}),
+    "cancelled inference that goes on": (
+        "CancelEnds: echo is told to have ended 2.5 s after its cancel, of 2.0 s",
+        lambda: checks.check_cancel_ends(asked(succeeded()), 2.5, 2.0),
     ),
-    # ends
-    "cancelled by nobody": (
-        "Terminal: echo inference-1 of session session is CANCELLED, and nobody",
-        lambda: _cancelled(0, inference_pb2.FINISH_CLASS_INTERRUPTED),
-    ),
-    "cancelled and completed": (
-        "Terminal: echo inference-1 of session session is cancelled:",
-        lambda: _cancelled(1, inference_pb2.FINISH_CLASS_COMPLETED),
-    ),
-    "lost without a kill": (
-        "Terminal: echo inference-1 of session session lost its attempts, with 0",
-        lambda: _outcome(lost()),
-    ),
-    "lost too early": (
-        "Terminal: echo inference-1 of session session lost its attempts, with 2",
-        lambda: _outcome(lost(attempts_max=3), 2),
-    ),
-    "lost with its cancel": (
-        "Durable: echo inference-1 of session session lost its attempt, and the cancel",
-        lambda: _outcome(lost(), 1, is_cancel_kept=True),
-    ),
-    "ended in another way": (
-        "Terminal: echo inference-1 of session session ended with",
-        lambda: _outcome(succeeded(finish_class=inference_pb2.FINISH_CLASS_MAX_TOKENS)),
-    ),
-    "ended by itself": (
-        "Terminal: hang inference-1 of session session ended by itself",
-        lambda: _outcome(succeeded(), play=HANG),
-    ),
-    "ended in the log alone": ("Terminal: inference-1 ended at 7 of the log", lambda: _end_told(inference())),
-    "ended otherwise in the log": ("Terminal: session_id", lambda: _end_told(succeeded(), cancelled={})),
-    "another error in the log": ("Terminal: session_id", lambda: _end_told(lost(), failed={"error": {}})),
-    "another usage in the log": ("Terminal: session_id", lambda: _end_told(succeeded(), usage={"output_tokens": 1})),
-    "another end of the log": ("Gapless: session_id", lambda: _end_told(succeeded(last_sequence=6))),
-    "attempt that was left out": ("Terminal: the attempts of inference-1 were [0, 2]", lambda: _attempts(2, 0, 2)),
-    "attempt that was not counted": (
-        "Terminal: the attempts of inference-1 were [0, 1, 1], with 0 stops",
-        lambda: _attempts(3, 0, 1, 1),
-    ),
-    "attempt too many": ("Terminal: inference-1 had attempt 1 of 1", lambda: _attempts(1, 0, 1)),
-    # turns
-    "open turn of an ended inference": (
-        "Terminal: turn 3 is not closed",
-        lambda: checks.check_turn_told(turn(("llm_text", "hello"), state=turn_pb2.TURN_STATE_OPEN), story()),
-    ),
-    "turn that lost text": (
-        "Durable: turn 3 has {'b1': ('hell', True)}",
-        lambda: checks.check_turn_told(turn(("llm_text", "hell")), story()),
-    ),
-    "half of an output": (
-        "Unique: turn 3 has",
-        lambda: checks.check_output(PARTS, SUCCEEDED, turn(("reasoning", "hmm"))),
-    ),
-    "output with a hole": (
-        "Unique: turn 3 has",
-        lambda: checks.check_output(PARTS, FAILED, turn(("reasoning", "h"), ("llm_text", "hello"))),
-    ),
-    "output twice": (
-        "Unique: turn 3 has",
-        lambda: checks.check_output(
-            PARTS, FAILED, turn(("reasoning", "hmm"), ("llm_text", "hello"), ("llm_text", "hello"))
+    "cancelled inference that ended late": (
+        "CancelEnds: echo ended 2.10 s after its cancel, 0.05 s of it excused",
+        lambda: checks.check_cancel_time(
+            asked(succeeded(cancel_requested_time={"seconds": 7}, end_time={"seconds": 9, "nanos": 100_000_000})), 0.05
         ),
     ),
+    "inference that waits for a reader": (
+        "Bounded: echo is not over after 9.0 s",
+        lambda: checks.check_not_slowed(asked(inference(state=RUNNING)), 9.0, 8.0),
+    ),
+    "watcher that gets nothing beside slow ones": (
+        "Bounded: watchers of session are at [7] of 8",
+        lambda: checks.check_not_starved(ledger(watches=[watch()]), 8),
+    ),
+    "slow reader that gets nothing": (
+        "Resumable: a slow reader of session is at 7 of 8 after 9.0 s",
+        lambda: checks.check_read_on(watch(), 8, 9.0, 8.0),
+    ),
+    "wait that gives up": (
+        "WaitAgrees: 1.5 s too early",
+        lambda: checks.check_wait(inference(state=RUNNING), 1.5, has_ended_before=False),
+    ),
+    "wait that is behind": (
+        "WaitAgrees: its end was seen before",
+        lambda: checks.check_wait(inference(state=RUNNING), 0, has_ended_before=True),
+    ),
+    "wait that tells something else": (
+        "WaitAgrees: a wait returned",
+        lambda: checks.check_wait_agrees(succeeded(), succeeded(last_sequence=8)),
+    ),
+    "inference without an end": (
+        "NothingStuck: {'inference-1'} of session session never",
+        lambda: checks.check_nothing_left("session", {FIRST}),
+    ),
+    # what has ended
     "changed turn": (
-        "Durable: turn 3 was final",
+        "HistoryImmutable: turn 3 was final",
         lambda: checks.check_digest("turn 3", digest(turn(("llm_text", "a"))), digest(turn(("llm_text", "b")))),
     ),
     "fewer events": ("Durable: 6 events of session, of 7", lambda: checks.check_count("session", 6, 7)),
-    "turn that is open again": ("Durable: turn 3 was closed, and", lambda: checks.check_not_reopened(3, {3})),
+    "turn that is open again": ("HistoryImmutable: turn 3 was closed, and", lambda: checks.check_not_reopened(3, {3})),
     # watchers and servers
-    "session that stays unusable": ("Terminal: sessions that are not", lambda: checks.check_settled([ledger()])),
+    "session that stays unusable": ("NothingStuck: sessions that are not", lambda: checks.check_settled([ledger()])),
     "watcher that is behind": (
         "Resumable: watchers of session are at [('all', 7)]",
         lambda: checks.check_caught_up(ledger(watches=[watch(), watch(inference_id=FIRST)]), 8),
@@ -314,6 +236,12 @@ HISTORIES: dict[str, History] = {
         lambda: checks.check_stream_end(ledger(), watch(FINISHED, story()[5], inference_id=FIRST), is_ending=False),
     ),
     "fault of the server": ("Available: a running server answered", lambda: checks.check_answer("UNKNOWN", "INTERNAL")),
+    "server that does not come back": ("Available: 30.5 s after", lambda: checks.check_back(30.5, 30)),
+    "server that is too large": ("Bounded: a server had 900 MiB", lambda: checks.check_memory(900 * 1024, 260 * 1024)),
+    "run that did nothing": (
+        "the run did too little of {'floods': 2}",
+        lambda: checks.check_exercised({"floods": 2, "kills": 3}, {"floods": 3, "kills": 3}),
+    ),
     "server that crashed": ("Available: a server ended with 1", lambda: checks.check_exit(1, {0, -9})),
 }
 

@@ -38,7 +38,7 @@ def _late_event() -> None:
 
 HISTORIES: dict[str, History] = {
     "lost event": ("Gapless: 8 follows 6", lambda: book(story()[:6]).take(story(SECOND, after=7))),
-    "changed byte": ("Durable: other bytes at 4", _changed_byte),
+    "changed byte": ("HistoryImmutable: other bytes at 4", _changed_byte),
     "event after the end": ("Terminal: inference-1 goes on after its end", _late_event),
     "two active": ("SingleActive: inference-2 starts at 4 while inference-1", _two_active),
     "shorter log": ("Durable: the head is 6, and was 7", lambda: book(story()).check_head(6)),

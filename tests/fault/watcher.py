@@ -1,12 +1,20 @@
 """The watchers of a session: each resumes after the last sequence that it has seen, from server to server."""
 
+import time
+
 import grpc
 
 from fault.checks import check_absence, check_stream_end
 from fault.link import Life, Link, RefusedError, ServerGoneError
 from fault.witness import Witness
-from support.promises import Watch
 from turnwire.v1 import inference_service_pb2 as pb
+from turnwire_conformance.promises import Watch
+
+# How long a watcher waits before it tries again to reach a server that is there.
+RETRY_SECONDS = 0.1
+
+# How long ago a trouble may have been over that breaks a stream now.
+BREAK_SECONDS = 3.0
 
 
 async def follow(link: Link, witness: Witness, hop_events: int = 0) -> None:
@@ -37,6 +45,8 @@ async def _watch(link: Link, witness: Witness, watch: Watch, hop_events: int) ->
             is_over = await _stream(life, witness, watch, hop_events)
         except ServerGoneError:
             witness.tally.counts["streams cut"] += 1
+            if not life.is_ending:
+                await link.pause(RETRY_SECONDS)
         except RefusedError as refused:
             check_absence(witness.ledger, refused.reason)
             is_over = True
@@ -55,7 +65,7 @@ async def _stream(life: Life, witness: Witness, watch: Watch, hop_events: int) -
         until=pb.SUBSCRIBE_UNTIL_INFERENCE_END if watch.inference_id else pb.SUBSCRIBE_UNTIL_FOLLOW,
     )
     call = life.stubs.inference.SubscribeEvents(request)
-    seen_count, head = 0, 0
+    seen_count, head, began = 0, 0, time.monotonic()
     try:
         async for response in call:
             head = response.opened.head_sequence or head
@@ -65,7 +75,7 @@ async def _stream(life: Life, witness: Witness, watch: Watch, hop_events: int) -
                 call.cancel()
                 return False
     except grpc.aio.AioRpcError as error:
-        raise life.explain(error) from None
+        raise life.explain(error, max(began, time.monotonic() - BREAK_SECONDS)) from None
     check_stream_end(witness.ledger, watch, is_ending=life.is_ending)
     if watch.end in {0, pb.SUBSCRIPTION_END_REASON_DRAINING}:
         raise ServerGoneError

@@ -9,15 +9,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+# The folder of the tests, and what lets a server's process import from there what it is to run or to use.
+TESTS = Path(__file__).resolve().parents[1]
+WITH_TESTS = {"PYTHONPATH": os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH", ""))))}
+
 START_SECONDS = 30
 STOP_SECONDS = 30
 
 
 class ServerProcess:
-    """`python -m turnwire_server` on a free port of 127.0.0.1. Its log lines are kept in `log`."""
+    """`python -m turnwire_server` on a free port of 127.0.0.1. Its log lines are kept in `log`.
 
-    def __init__(self, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+    `program` is what Python runs, if it is something else that takes the same arguments.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "turnwire_server"),
+    ) -> None:
         self._arguments = tuple(arguments)
+        self._program = tuple(program)
         self._environment = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"}
         self.address = ""
         self.log: list[str] = []
@@ -32,8 +45,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [
                 sys.executable,
-                "-m",
-                "turnwire_server",
+                *self._program,
                 "--listen",
                 "127.0.0.1:0",
                 "--log-format",
