@@ -29,8 +29,12 @@ from turnwire_server.events.folded_log import FrameCodec, Part, read_snapshot
 from turnwire_server.stores.base import SessionStore
 from turnwire_server.stores.page import LogPage
 
-# A response aims at this many bytes of events. It never passes it by more than one chunk.
+# A page of events aims at this many bytes. It never passes it by more than one chunk.
 RESPONSE_BYTES_AIM = 1024 * 1024
+
+# So does a response of a stream, at less: a watcher that does not read holds one, a copy for itself, and gRPC copies it
+# again. Larger ones are not faster.
+DELIVERY_BYTES_AIM = 256 * 1024
 
 
 # What stores can compare; a cursor beyond it is beyond every head.
@@ -272,11 +276,11 @@ class _Watcher:
         if position >= max(self.opened.head_sequence, self._topic.head_sequence) and not is_asked:
             return (), position
         if position < self._topic.head_sequence and (ring := self._topic.chunks_after(position)) is not None:
-            chunks = _at_most(ring, RESPONSE_BYTES_AIM)
+            chunks = _at_most(ring, DELIVERY_BYTES_AIM)
             return chunks, chunks[-1].last_sequence
         request = self._request
         page = await self._store.read_log(
-            request.principal, request.session_id, position, RESPONSE_BYTES_AIM, request.inference_id
+            request.principal, request.session_id, position, DELIVERY_BYTES_AIM, request.inference_id
         )
         if page.log != self.opened.log:  # deleted, and created again under the same name
             raise SessionNotFoundError(session_id=request.session_id)
