@@ -7,6 +7,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 PYTHON ?= python3
 VENV := .venv
 GENERATE_VENV := .venv-generate
+BENCH_VENV := .venv-bench
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 PIP_INSTALL_SELF := -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 
@@ -20,9 +21,10 @@ help: ## list the targets
 
 # --- environments -------------------------------------------------------------------------------
 # server.lock is what `turnwire serve` needs, dev.lock a superset with the same versions.
-# generate.lock holds the oldest generators we support, in an environment of its own.
+# generate.lock holds the oldest generators we support, in an environment of its own; bench.lock what the benchmark
+# compares with, in another one.
 
-$(VENV)/bin/python $(GENERATE_VENV)/bin/python:
+$(VENV)/bin/python $(GENERATE_VENV)/bin/python $(BENCH_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "turnwire needs Python 3.11 or newer; say which one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(@:/bin/python=)
@@ -44,6 +46,11 @@ $(GENERATE_VENV)/generate.stamp: requirements/generate.lock | $(GENERATE_VENV)/b
 	$(GENERATE_VENV)/bin/python $(PIP_INSTALL) --requirement requirements/generate.lock
 	@touch $@
 
+$(BENCH_VENV)/bench.stamp: requirements/bench.lock | $(BENCH_VENV)/bin/python
+	@echo "Installing what the benchmark compares with into $(BENCH_VENV) ..."
+	$(BENCH_VENV)/bin/python $(PIP_INSTALL) --requirement requirements/bench.lock
+	@touch $@
+
 .PHONY: setup
 setup: $(VENV)/dev.stamp $(GENERATE_VENV)/generate.stamp deps ## install and fetch everything development needs
 
@@ -59,27 +66,65 @@ demo: $(VENV)/server.stamp ## start a server and stream one inference to the ter
 
 .PHONY: test
 test: $(VENV)/dev.stamp deps ## run the tests
-	pytest
+	pytest --numprocesses=2 --dist=loadfile
 
-# What `make fault` takes: make fault SEED=7 KILLS=50
+TARGET ?= 127.0.0.1:7450
+
+.PHONY: conformance
+conformance: $(VENV)/dev.stamp ## prove a server: make conformance TARGET=host:port
+	@turnwire conformance $(TARGET) --known-failing tests/conformance/known_failing.txt
+
+# What `make fault` takes: make fault SEED=7 MINUTES=60
 SEED ?= 1
-KILLS ?= 500
+MINUTES ?= 3
 
 .PHONY: fault
-fault: $(VENV)/dev.stamp ## kill a busy server at random moments, and check every promise
-	@PYTHONPATH=tests python -m fault.kill --seed $(SEED) --kills $(KILLS)
+fault: $(VENV)/dev.stamp deps ## kill, pause, cut off and starve busy servers at random, and check every promise
+	@PYTHONPATH=tests:tests/conformance python -m fault.run --seed $(SEED) --minutes $(MINUTES)
 
 .PHONY: suspensions
 suspensions: $(VENV)/dev.stamp ## cancel, crash and kill an inference at each of its suspension points
-	@PYTHONPATH=tests python -m fault.suspension
+	@PYTHONPATH=tests:tests/conformance python -m fault.suspension
 
 # How many random sequences of calls each store is held to: make protocol EXAMPLES=1000
 EXAMPLES ?= 20000
 
 .PHONY: protocol
 protocol: $(VENV)/dev.stamp ## hold each store to the model of the protocol
-	@PYTHONPATH=tests python -m contract.store_protocol --store memory --examples $(EXAMPLES) --seed $(SEED)
-	@PYTHONPATH=tests python -m contract.store_protocol --store sqlite --examples $(EXAMPLES) --seed $(SEED)
+	@PYTHONPATH=tests:tests/conformance python -m contract.store_protocol --store memory --examples $(EXAMPLES) --seed $(SEED)
+	@PYTHONPATH=tests:tests/conformance python -m contract.store_protocol --store sqlite --examples $(EXAMPLES) --seed $(SEED)
+
+# Where the requests of a seed begin: make fuzz SEED=7 FIRST=123 EXAMPLES=1 sends one again.
+FIRST ?= 0
+
+.PHONY: fuzz
+fuzz: $(VENV)/dev.stamp deps ## send a server requests of all kinds, made from the descriptors
+	@PYTHONPATH=tests:tests/conformance python -m fuzz.search --seed $(SEED) --first $(FIRST) --examples $(EXAMPLES)
+
+# What `make bench` takes: make bench SCENARIOS=streams,paced ROUNDS=5
+SCENARIOS ?=
+ROUNDS ?= 5
+
+.PHONY: bench
+bench: $(VENV)/dev.stamp $(BENCH_VENV)/bench.stamp deps ## measure the server beside bare gRPC and peers; report in docs/bench
+	@PYTHONPATH=tests:tests/conformance python -m bench.run --scenarios "$(SCENARIOS)" --rounds $(ROUNDS)
+
+.PHONY: soak
+soak: MINUTES = 10
+soak: $(VENV)/dev.stamp deps ## load a server evenly and see that memory and rates stay flat: make soak MINUTES=60
+	@PYTHONPATH=tests:tests/conformance python -m bench.soak --minutes $(MINUTES)
+
+.PHONY: client-conformance
+client-conformance: $(VENV)/dev.stamp ## hold the Python client to the contract, through its adapter
+	@turnwire client-conformance -- python tests/conformance/adapters/python_sdk.py
+
+# How many sequences are made on each store: make sequences SEED=7 SEQUENCES=50
+SEQUENCES ?= 500
+
+.PHONY: sequences
+sequences: $(VENV)/dev.stamp ## hold a server to the model of the contract, with random sequences of calls and restarts
+	@PYTHONPATH=tests:tests/conformance python -m fuzz.sequences --store memory --examples $(SEQUENCES) --seed $(SEED)
+	@PYTHONPATH=tests:tests/conformance python -m fuzz.sequences --store sqlite --examples $(SEQUENCES) --seed $(SEED)
 
 # --- the contract and what is generated from it -------------------------------------------------
 
@@ -151,9 +196,10 @@ lock: $(GENERATE_VENV)/generate.stamp ## resolve pyproject.toml into requirement
 	$(UV_COMPILE) pyproject.toml --extra server --extra pydantic-ai --extra mcp --group build \
 		--constraint requirements/dev.lock --output-file requirements/server.lock
 	$(UV_COMPILE) --group generate --output-file requirements/generate.lock
+	$(UV_COMPILE) --group bench --constraint requirements/dev.lock --output-file requirements/bench.lock
 	$(UV_COMPILE) pyproject.toml --resolution lowest-direct --output-file requirements/oldest.lock
 	@! grep --line-number '://' requirements/*.lock
 
 .PHONY: clean
 clean: ## remove what make installed, built and fetched
-	rm -rf $(VENV) $(GENERATE_VENV) build dist third_party .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GENERATE_VENV) $(BENCH_VENV) build dist third_party .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,29 +1,41 @@
 """Build the wheel and prove that it stands on its own.
 
-It must hold our four top-level packages and nothing else: another project's ``buf`` or ``google`` in
+It must hold our five top-level packages and nothing else: another project's ``buf`` or ``google`` in
 our wheel would overwrite that project's files. Then the base alone, without any extra, is installed
-with the oldest dependencies we support into an empty environment, and must import and answer
-``turnwire --help``.
+with the oldest dependencies we support into an empty environment, and must import, answer
+``turnwire --help`` and list the cases for clients. From there ``turnwire conformance`` proves a
+server that runs from the same wheel, with the dependencies of the development environment.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = frozenset({"turnwire", "turnwire_client", "turnwire_models", "turnwire_server"})
+PACKAGES = frozenset({"turnwire", "turnwire_client", "turnwire_conformance", "turnwire_models", "turnwire_server"})
 TYPED = (
     "turnwire/v1/py.typed",
     "turnwire_client/py.typed",
+    "turnwire_conformance/py.typed",
     "turnwire_models/py.typed",
     "turnwire_server/py.typed",
 )
+SERVE = ("-m", "turnwire_server", "--listen", "127.0.0.1:0", "--store", "memory", "--log-level", "error")
+LISTENING = "listening on "
+
+# How long a server may take to start, and the suite to run, on a machine that is busy.
+START_SECONDS = 60
+CONFORMANCE_SECONDS = 900
+
 SMOKE = """
 import sys
 import turnwire_client
@@ -50,17 +62,71 @@ def problems(names: list[str]) -> list[str]:
     return lines
 
 
-def try_out(wheel: Path, lock: Path, scratch: Path) -> None:
-    """Install the wheel and the locked dependencies into an empty environment, and use it."""
-    environment = scratch / "venv"
-    venv.create(environment, with_pip=False)
-    python = environment / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--require-hashes", "--requirement", str(lock)], check=True)
-    subprocess.run([*pip, "--no-deps", str(wheel)], check=True)
+def try_out(wheel: Path, lock: Path, scratch: Path) -> Path:
+    """Install the wheel and the locked dependencies into an empty environment, and use it; return its `turnwire`."""
+    python = _environment(scratch / "client")
+    _install(python, "--require-hashes", "--requirement", str(lock))
+    _install(python, "--no-deps", str(wheel))
     subprocess.run([str(python), "-I", "-c", SMOKE], cwd=scratch, check=True)
-    command = [str(python.with_name("turnwire")), "--help"]
-    subprocess.run(command, cwd=scratch, check=True, stdout=subprocess.DEVNULL)
+    turnwire = python.with_name("turnwire")
+    for arguments in (["--help"], ["client-conformance", "--list"]):
+        command = [str(turnwire), *arguments]
+        subprocess.run(command, cwd=scratch, env=_own_environment(), check=True, stdout=subprocess.DEVNULL)
+    return turnwire
+
+
+def prove(wheel: Path, turnwire: Path, scratch: Path) -> None:
+    """Run a server from the wheel, and have the conformance suite of another environment prove it."""
+    python = _environment(scratch / "server")
+    own = Path(sysconfig.get_path("purelib", vars={"base": str(python.parents[1])}))
+    # Dependencies come from here. Our own packages do not: a path that comes from a .pth has no .pth of its own.
+    (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    _install(python, "--no-deps", str(wheel))
+    with subprocess.Popen(
+        [str(python), *SERVE], cwd=scratch, env=_own_environment(), stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            command = [str(turnwire), "conformance", _address(server)]
+            done = _run(command, scratch, CONFORMANCE_SECONDS)
+        finally:
+            server.terminate()
+    if done.returncode:
+        raise SystemExit(
+            f"{wheel.name}: what is installed from it does not keep the contract\n{done.stdout}{done.stderr}"
+        )
+    print(done.stdout.splitlines()[-1])
+
+
+def _address(server: subprocess.Popen[str]) -> str:
+    """Return where a server listens, which is the first line that it prints."""
+    stdout = server.stdout
+    ready = select.select([stdout], [], [], START_SECONDS)[0] if stdout else []
+    line = stdout.readline() if stdout and ready else ""
+    if not line.startswith(LISTENING):
+        raise SystemExit(f"the server from the wheel does not start: it says {line!r} in {START_SECONDS} s")
+    return line.removeprefix(LISTENING).strip()
+
+
+def _run(command: list[str], scratch: Path, seconds: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=scratch, env=_own_environment(), timeout=seconds, check=False, capture_output=True, text=True
+    )
+
+
+def _own_environment() -> dict[str, str]:
+    """Return the variables of this process without those that would let Python find the source tree."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def _environment(folder: Path) -> Path:
+    """Create an empty environment; return its Python."""
+    venv.create(folder, with_pip=False)
+    return folder / "bin" / "python"
+
+
+def _install(python: Path, *arguments: str) -> None:
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *arguments], check=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         if found:
             print("\n".join(f"{wheel.name}: {line}" for line in found), file=sys.stderr)
             return 1
-        try_out(wheel, options.lock, scratch)
+        prove(wheel, try_out(wheel, options.lock, scratch), scratch)
         print(f"{wheel.name}: stands on its own")
     return 0
 

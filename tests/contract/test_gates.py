@@ -211,8 +211,7 @@ def test_wheel_with_a_package_of_others_fails(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "pyproject.toml").write_text(
         settings.replace('"gen/python/turnwire"', '"gen/python/turnwire", "gen/python/google"')
     )
-    packages = ("client/turnwire_client", "server/turnwire_server", "gen/betterproto/turnwire_models")
-    for package in (*packages, "gen/python/turnwire", "gen/python/google"):
+    for package in (*PACKAGES, "gen/betterproto/turnwire_models", "gen/python/google"):
         (tmp_path / package).mkdir(parents=True)
         (tmp_path / package / "__init__.py").touch()
     assert check_wheel.main(["--root", str(tmp_path)]) == 1
@@ -329,6 +328,14 @@ LAYERS = "Rooms are stacked; no room imports a room above it"
 CORE = "The core knows neither gRPC nor protobuf"
 PROTECTED = "Only bootstrap names an implementation"
 STRANGERS = "Client and server are strangers"
+JUDGES = "Conformance knows nothing but generated stubs"
+CONTRACTS = (LAYERS, CORE, PROTECTED, STRANGERS, JUDGES)
+PACKAGES = (
+    "server/turnwire_server",
+    "client/turnwire_client",
+    "tests/conformance/turnwire_conformance",
+    "gen/python/turnwire",
+)
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +343,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of our packages, with the map of their rooms."""
     root = tmp_path_factory.mktemp("house")
     shutil.copy(ROOT / "pyproject.toml", root)
-    for package in ("server/turnwire_server", "client/turnwire_client", "gen/python/turnwire"):
+    for package in PACKAGES:
         shutil.copytree(ROOT / package, root / Path(package).name, ignore=shutil.ignore_patterns("__pycache__"))
     return root
 
@@ -350,8 +357,8 @@ def broken_contracts(house: Path) -> set[str]:
         capture_output=True,
         text=True,
     )
-    broken = {contract for contract in (LAYERS, CORE, PROTECTED, STRANGERS) if f"{contract} BROKEN" in done.stdout}
-    assert (done.returncode, "4 kept" in done.stdout) == ((1, False) if broken else (0, True)), (
+    broken = {contract for contract in CONTRACTS if f"{contract} BROKEN" in done.stdout}
+    assert (done.returncode, f"{len(CONTRACTS)} kept" in done.stdout) == ((1, False) if broken else (0, True)), (
         done.stdout + done.stderr
     )
     return broken
@@ -373,6 +380,8 @@ def test_rooms_pass(house: Path) -> None:
         ("turnwire_server/rpc/seeded.py", "import turnwire_server.stores.sqlite", PROTECTED),
         ("turnwire_client/seeded.py", "import turnwire_server.domain.event", STRANGERS),
         ("turnwire_server/rpc/seeded.py", "import turnwire_client", STRANGERS),
+        ("turnwire_conformance/seeded.py", "import turnwire_client", JUDGES),
+        ("turnwire_conformance/client/seeded.py", "import turnwire_server.wire.event", JUDGES),
     ],
 )
 def test_rooms_fail(house: Path, path: str, line: str, contract: str) -> None:

@@ -4,7 +4,17 @@ from pathlib import Path
 
 from support.proto_docs import ROOT
 
-SEARCH_PATHS = ("proto", "gen", "gen/python", "gen/betterproto", "server", "client", "tests", "tools")
+SEARCH_PATHS = (
+    "proto",
+    "gen",
+    "gen/python",
+    "gen/betterproto",
+    "server",
+    "client",
+    "tests",
+    "tests/conformance",
+    "tools",
+)
 
 
 def packages_by_accident(root: Path) -> list[str]:

@@ -14,7 +14,7 @@ from turnwire.v1.inference_service_pb2_grpc import InferenceServiceStub
 from turnwire.v1.session_pb2 import NewSession
 from turnwire.v1.turn_pb2 import Block, UserBlock
 
-ROOMS = ("proto", "server", "client", "tools", "gen", "examples", "requirements", "tests", ".ci")
+ROOMS = ("proto", "server", "client", "tools", "gen", "examples", "requirements", "tests", "docs", ".ci")
 TEXTS = {
     ".proto",
     ".py",
