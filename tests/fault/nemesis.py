@@ -120,7 +120,7 @@ class Conjurer:
                     provider.proxy.cut()
             await asyncio.sleep(strike.seconds)
         finally:
-            if provider.proxy.is_garbling:  # no connection that has garbage on it may be left to be used again
+            if strike.nemesis is Nemesis.PROVIDER_GARBAGE:  # nobody may use a connection again that has some on it
                 provider.proxy.cut()
             provider.proxy.restore()
         await asyncio.sleep(REUSE_SECONDS)
