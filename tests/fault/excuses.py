@@ -22,7 +22,7 @@ GONE = "ExecuteBatchError raised in core by servicer method"
 # Scripts tell the engine to ignore that it is cancelled. That the inference ends all the same, CancelEnds checks.
 ABANDONED = "engine did not stop; abandoned"
 
-# A wall clock that jumps ahead makes what has a deadline look as if it had been overdue for hours.
+# Overdue is counted by the monotonic clock; excused as long as no long run has shown it under jumps.
 STUCK = "attempt is stuck; cancelled"
 
 

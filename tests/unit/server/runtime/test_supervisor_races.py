@@ -4,6 +4,8 @@ import asyncio
 import json
 from datetime import timedelta
 
+import pytest
+
 from support.supervised import HANG, World
 from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.ids import LOCAL
@@ -208,3 +210,19 @@ async def test_an_engine_that_waits_for_the_store_is_not_looked_at_again_and_aga
         assert world.clock.read_count - read_count < looks_max
         assert world.engine.running == 1
         world.store.errors["append"].clear()
+
+
+async def test_a_wall_clock_that_jumps_ahead_makes_no_attempt_look_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    async with world.at_work():
+        inference = await world.start("s", HANG, timeout=timedelta(hours=1))
+        await world.wait(inference, InferenceState.RUNNING)
+        async with asyncio.timeout(10):
+            while not world.engine.running:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        now = world.clock.now
+        monkeypatch.setattr(world.clock, "now", lambda: now() + timedelta(hours=11))
+        [attempt] = world.supervisor._attempts.values()
+        assert attempt.seconds_overdue() < 1
+        await world.store.request_cancel(LOCAL, inference.inference_id, "")
+        world.cancel(inference)
