@@ -7,6 +7,7 @@ import pytest
 from support.proto_docs import Contract, is_bounded_kind, load_contract
 from support.seeded import seeded_contract
 from turnwire_server.domain.event import EVENT_BYTES_MAX
+from turnwire_server.events.subscription import DELIVERY_BYTES_AIM, RESPONSE_BYTES_AIM
 from turnwire_server.wire.turn import BLOCK_BYTES_MAX
 
 MEBIBYTE = 1024 * 1024
@@ -57,7 +58,8 @@ def test_words_are_what_is_enforced(element: str, size: int) -> None:
 
 def test_words_of_the_service() -> None:
     comment = load_contract().element("turnwire.v1.InferenceService").comment
-    assert sizes(comment) == [REQUEST_BYTES_MAX, EVENT_BYTES_MAX, MEBIBYTE, 4 * MEBIBYTE, 16 * MEBIBYTE]
+    responses = [RESPONSE_BYTES_AIM, DELIVERY_BYTES_AIM, 4 * MEBIBYTE]
+    assert sizes(comment) == [REQUEST_BYTES_MAX, EVENT_BYTES_MAX, *responses, 16 * MEBIBYTE]
 
 
 def test_the_largest_things_fit_in_what_carries_them() -> None:

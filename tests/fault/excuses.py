@@ -22,18 +22,10 @@ GONE = "ExecuteBatchError raised in core by servicer method"
 # Scripts tell the engine to ignore that it is cancelled. That the inference ends all the same, CancelEnds checks.
 ABANDONED = "engine did not stop; abandoned"
 
-# Overdue is counted by the monotonic clock; excused as long as no long run has shown it under jumps.
-STUCK = "attempt is stuck; cancelled"
 
-
-def is_excused(line: Line, *, is_store_troubled: bool, has_jumped: bool = False) -> bool:
-    """Whether a line of the level error is no defect.
-
-    `is_store_troubled`: the server had a disk that failed; `has_jumped`: its wall clock is not that of the machine.
-    """
+def is_excused(line: Line, *, is_store_troubled: bool) -> bool:
+    """Whether a line of the level error is no defect. `is_store_troubled`: the server had a disk that failed."""
     event = str(line["event"])
-    if event == STUCK:
-        return has_jumped
     if event == ABANDONED or event.startswith(GONE):
         return True
     is_of_store = event == "the store takes no writes" or (

@@ -182,8 +182,7 @@ class Host:
     def _check_log(self, *, has_bad_end: bool = False) -> None:
         """Available: see that the last server has logged no error that nothing excuses."""
         has_struck = self._stage.link.troubles.has_struck(Failure.STORE, self._launched)
-        is_troubled, has_jumped = has_struck or has_bad_end, read_shift(self.clock) != 0
-        check_log(self.log, partial(is_excused, is_store_troubled=is_troubled, has_jumped=has_jumped))
+        check_log(self.log, partial(is_excused, is_store_troubled=has_struck or has_bad_end))
 
     def _weigh(self) -> None:
         """Bounded: see how much memory the present server ever had."""

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from fault.excuses import STUCK, is_excused
+from fault.excuses import is_excused
 from support.server_log import SCRIPTED_CRASH, check_log
 
 
@@ -45,6 +45,7 @@ def test_what_a_disk_does_passes_as_long_as_it_did(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        _line("attempt is stuck; cancelled"),
         _line("engine crashed", "RuntimeError", "other words"),
         _line("engine crashed", "KeyError", SCRIPTED_CRASH),
         _line("attempt crashed", "OperationalError"),
@@ -56,9 +57,3 @@ def test_what_a_disk_does_passes_as_long_as_it_did(line: str) -> None:
 def test_a_defect_is_never_excused(line: str) -> None:
     with pytest.raises(AssertionError, match=r"^Available: the server (logged|wrote)"):
         check_log([line], partial(is_excused, is_store_troubled=True))
-
-
-def test_what_looks_stuck_is_excused_only_while_the_wall_clock_is_shifted() -> None:
-    line = {"event": STUCK, "level": "error"}
-    assert is_excused(line, is_store_troubled=True, has_jumped=True)
-    assert not is_excused(line, is_store_troubled=True)

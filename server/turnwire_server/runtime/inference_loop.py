@@ -63,7 +63,6 @@ class Attempt:
         self._assembly = assembly
         self._ports = ports
         self._stop_time: float | None = None
-        self._late_time: float | None = None
         self._is_cancel_requested = False
         self._task: asyncio.Task[Any] | None = None
         self._was_cancelled = False
@@ -96,15 +95,9 @@ class Attempt:
         self._stop_with(Departure.FENCED)
 
     def seconds_overdue(self) -> float:
-        """Return for how long it has been told to stop, or was seen past its deadline; 0 for neither.
-
-        By the monotonic clock: a wall clock that jumps ahead leaves a sound attempt the time to end.
-        """
-        now = self._ports.clock.monotonic()
-        told = now - self._stop_time if self._stop_time is not None else 0.0
-        is_late = (self._watchdog.seconds_left() or 0.0) < 0
-        self._late_time = (self._late_time or now) if is_late else None
-        return max(told, now - self._late_time if self._late_time else 0.0)
+        """Return for how long it has been told to stop, or was seen past its deadline; 0 for neither."""
+        told = self._ports.clock.monotonic() - self._stop_time if self._stop_time is not None else 0.0
+        return max(told, self._watchdog.seconds_late())
 
     def cancel_task(self) -> None:
         """Cancel the task that runs it, once: what is left to do is done, or given up, within seconds."""
