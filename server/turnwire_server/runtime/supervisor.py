@@ -172,7 +172,8 @@ class Supervisor:
         room = min(self._running_max - len(self._tasks.keys() - self._recovering), CLAIM_MAX)
         if self._asked is None:  # else it is not known what became of the last claim: it is sent again as it was
             count, only_lost = (room, False) if room > 0 else (RECOVERIES_MAX, True)
-            self._asked = _Asked(tuple(self._ports.mint() for _ in range(count)), only_lost)
+            name = self._ports.mint()  # of the call: its tokens are as unique as it is
+            self._asked = _Asked(tuple(f"{name}.{number}" for number in range(count)), only_lost)
         asked = self._asked
         claims = await self._guarded(
             "claiming",
