@@ -29,6 +29,7 @@ class SteppedClock(SystemClock):
     """A monotonic clock that stands still unless it is moved."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.time = 0.0
 
     def monotonic(self) -> float:

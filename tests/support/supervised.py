@@ -74,6 +74,7 @@ class FastClock(SystemClock):
     """A monotonic clock that runs fast: what takes a minute is over in a moment. It counts how often it is read."""
 
     def __init__(self, speed: float) -> None:
+        super().__init__()
         self._speed = speed
         self.read_count = 0
 

@@ -17,7 +17,10 @@ class Clock(Protocol):
         ...
 
     async def wait_for(self, awaitable: Awaitable[object], seconds: float) -> bool:
-        """Await something for at most so many seconds; return whether it came. It is cancelled if it did not."""
+        """Await something for so many seconds; return whether it came. It is cancelled if it did not.
+
+        It may be awaited up to a twentieth longer.
+        """
         ...
 
     async def sleep(self, seconds: float) -> None:

@@ -26,6 +26,7 @@ class SteppingClock(SystemClock):
     """A clock on which a second passes with each look at it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.now_seconds = 0.0
 
     def monotonic(self) -> float:

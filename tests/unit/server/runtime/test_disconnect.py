@@ -19,6 +19,7 @@ class ManualClock(SystemClock):
     """Time passes when a test says so."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seconds = 100.0
 
     def monotonic(self) -> float:

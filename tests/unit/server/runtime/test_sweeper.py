@@ -27,6 +27,7 @@ class HarnessClock(SystemClock):
     """Has the time of a harness; whoever sleeps lets others have their turn."""
 
     def __init__(self, harness: Harness) -> None:
+        super().__init__()
         self._harness = harness
 
     def now(self) -> datetime:
