@@ -36,6 +36,10 @@ class ToolDelta:
     offset: int
 
 
+# A piece of one entity. Engines make hundreds of them per second, so what handles events looks for these first.
+Delta = LlmDelta | LlmThinkingDelta | ToolDelta
+
+
 @dataclass(frozen=True, slots=True)
 class InferenceQueued:
     """The inference entered the line."""

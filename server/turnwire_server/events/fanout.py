@@ -24,18 +24,25 @@ class Signal:
 
     def __init__(self) -> None:
         self.count = 0
-        self._event = asyncio.Event()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # a set in the order in which they came
 
     def notify(self) -> None:
         """Wake everyone who waits now."""
         self.count += 1
-        self._event.set()
-        self._event = asyncio.Event()
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     async def wait_beyond(self, count: int) -> None:
         """Return once the number of notifications is above `count`."""
         while self.count <= count:
-            await self._event.wait()
+            future = asyncio.get_running_loop().create_future()
+            self._waiting[future] = None
+            try:
+                await future
+            finally:
+                self._waiting.pop(future, None)
 
 
 class Topic:

@@ -46,10 +46,10 @@ class Fold:
     def apply(self, event: Event) -> None:
         """Take one event; those that tell of no output are skipped."""
         match event.payload:
-            case LlmStart() | LlmThinkingStart() | ToolStart() as start:
-                self._entities[event.entity] = _Entity(start)
             case LlmDelta(delta) | LlmThinkingDelta(delta) | ToolDelta(delta):
                 self._entities[event.entity].pieces.append(delta)
+            case LlmStart() | LlmThinkingStart() | ToolStart() as start:
+                self._entities[event.entity] = _Entity(start)
             case LlmFinal() | LlmThinkingFinal() | ToolCallCompleted() as final:
                 self._entities[event.entity].final = final
             case ToolResult(use):

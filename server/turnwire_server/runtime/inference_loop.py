@@ -320,8 +320,9 @@ class Attempt:
     async def _tell(self, payload: Payload, entity: str) -> None:
         self._watchdog.hear()
         self._record.put(payload, entity)
-        await self._record.log.wait_for_room()
-        self._watchdog.hear()
+        if not self._record.log.has_room:
+            await self._record.log.wait_for_room()
+            self._watchdog.hear()
 
     def _said(self, engine: "asyncio.Task[Said]") -> Said | Outcome:
         if engine.cancelled():  # an engine that raises CancelledError by itself is a defect of the engine

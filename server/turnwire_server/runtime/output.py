@@ -123,10 +123,10 @@ class Output:
             if self._error:
                 raise self._error
             match chunk:
-                case PartStart():
-                    await self._start(chunk)
                 case PartDelta():
                     await self._delta(self._open_part(chunk.part), chunk.delta)
+                case PartStart():
+                    await self._start(chunk)
                 case PartEnd():
                     await self._end(self._open_part(chunk.part), chunk)
         except (OutputTooLargeError, BrokenOutput) as error:
@@ -171,8 +171,6 @@ class Output:
 
     async def _begin(self, part: _Part) -> None:
         # A block is told once there is something in it: an engine may begin a part and never say anything.
-        if part.is_begun:
-            return
         part.is_begun = True
         match part.kind:
             case PartKind.TEXT:
@@ -185,13 +183,15 @@ class Output:
     async def _delta(self, part: _Part, delta: str) -> None:
         if not delta:
             return
-        await self._begin(part)
-        if not delta.isascii():
+        if not part.is_begun:
+            await self._begin(part)
+        is_ascii = delta.isascii()
+        if not is_ascii:
             delta = delta.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
         for begin in range(0, len(delta), DELTA_CHARACTERS_MAX):
             piece = delta[begin : begin + DELTA_CHARACTERS_MAX]
             offset = part.byte_count
-            size = len(piece) if piece.isascii() else len(piece.encode())
+            size = len(piece) if is_ascii else len(piece.encode())
             part.byte_count += size
             self._byte_count += size
             _check_size(part.byte_count, BLOCK_BYTES_MAX[part.kind])
@@ -203,7 +203,8 @@ class Output:
         _check_size(len(end.summary.encode()) + len(end.encrypted_content.encode()), REASONING_BYTES_MAX)
         _check_size(len(end.signature.encode()), SIGNATURE_BYTES_MAX)
         _check_size(len(end.item.encode()), ITEM_BYTES_MAX)
-        if part.kind is PartKind.THINKING and (end.summary or end.encrypted_content or end.signature or end.item):
+        has_more = end.summary or end.encrypted_content or end.signature or end.item
+        if part.kind is PartKind.THINKING and has_more and not part.is_begun:
             await self._begin(part)
         if part.is_begun:
             await self._tell_final(part, end)

@@ -33,11 +33,21 @@ def join_chunks(appended: Iterable[Appended]) -> list[Chunk]:
     return [
         chunk
         for inference_id, group in groupby(appended, lambda append: append.inference_id)
-        for chunk in _join(inference_id, group)
+        for chunk in _join(inference_id, tuple(group))
     ]
 
 
-def _join(inference_id: str, appended: Iterable[Appended]) -> Iterator[Chunk]:
+def _join(inference_id: str, appended: Sequence[Appended]) -> Iterator[Chunk]:
+    data = b"".join(frame for append in appended for frame in append.frames)
+    if len(data) > CHUNK_BYTES_MAX:
+        yield from _split(inference_id, appended)
+    elif data:
+        first, last = appended[0].first_sequence, appended[-1].first_sequence + len(appended[-1].frames) - 1
+        state = next((append.state for append in reversed(appended) if append.state is not None), None)
+        yield Chunk(first, last, inference_id, state, data)
+
+
+def _split(inference_id: str, appended: Iterable[Appended]) -> Iterator[Chunk]:
     first, frames, size = 0, list[bytes](), 0
     state: InferenceState | None = None
     for append in appended:

@@ -9,8 +9,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def to_proto(moment: datetime) -> Timestamp:
     """Return an aware datetime as a Timestamp."""
+    message = Timestamp()
+    fill(message, moment)
+    return message
+
+
+def fill(message: Timestamp, moment: datetime) -> None:
+    """Set a Timestamp to an aware datetime."""
     since = moment - _EPOCH
-    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
+    message.seconds = since.days * 86400 + since.seconds
+    message.nanos = since.microseconds * 1000
 
 
 def from_proto(message: Timestamp) -> datetime:
