@@ -127,26 +127,26 @@ def _session_operations(calls: Calls, started: Started) -> Operations:
 
 def _event_operations(calls: Calls, started: Started) -> Operations:
     head = calls.inference.ListEvents(pb.ListEventsRequest(session_id=started.session_id, page_size=1)).head_sequence
-    cancelled = pb.SubscribeEventsRequest.FromString(started.replay(max(0, head - TAIL)))
+    tail = pb.SubscribeEventsRequest.FromString(started.replay(max(0, head - TAIL)))
+    short = _on_the_first_turn(started)
     return {
-        "the last ten events, subscribed": lambda: list(calls.inference.SubscribeEvents(cancelled)),
+        "the last ten events, subscribed": lambda: list(calls.inference.SubscribeEvents(tail)),
         "ListEvents, the last ten": lambda: calls.inference.ListEvents(
             pb.ListEventsRequest(session_id=started.session_id, after_sequence=max(0, head - TAIL))
         ),
         "ListEvents, the first ten": lambda: calls.inference.ListEvents(
             pb.ListEventsRequest(session_id=started.session_id, page_size=PAGE)
         ),
-        "append: StartInference, to its end": lambda: calls.finish(calls.start(None, started.session_id)),
+        "append: StartInference, to its end": lambda: _finish(calls, short),
         "GetInference": lambda: calls.inference.GetInference(pb.GetInferenceRequest(inference_id=started.inference_id)),
     }
 
 
 def _turn_operations(calls: Calls, started: Started) -> Operations:
     newest = session_service_pb2.TurnAt(session_id=started.session_id)
-    refused = start_request(None, started.session_id)
-    refused.parent = 0  # a regeneration of the first turn: its turn is not the longer for all those after it
+    short = _on_the_first_turn(started)
     return {
-        "StartInference on the first turn, to its end": lambda: _finish(calls, refused),
+        "StartInference on the first turn, to its end": lambda: _finish(calls, short),
         "GetTurn, the newest, what is new": lambda: calls.session.GetTurn(
             session_service_pb2.GetTurnRequest(at=newest, view=turn_pb2.TURN_VIEW_DELTA)
         ),
@@ -159,6 +159,13 @@ def _turn_operations(calls: Calls, started: Started) -> Operations:
             pb.ListInferencesRequest(session_id=started.session_id, page_size=PAGE)
         ),
     }
+
+
+def _on_the_first_turn(started: Started) -> pb.StartInferenceRequest:
+    """Return what starts an inference on the first turn: the engine is shown no more as the session grows."""
+    request = start_request(None, started.session_id)
+    request.parent = 0
+    return request
 
 
 def _finish(calls: Calls, request: pb.StartInferenceRequest) -> inference_pb2.Inference:
