@@ -1,14 +1,16 @@
 """What every store promises of the event log."""
 
 import asyncio
+from dataclasses import replace
+from types import NoneType
 
 import pytest
 
 from contract.store_harness import ALL_BYTES, Harness, check_gapless, events_of, gather
 from turnwire_server.domain.errors import SessionNotFoundError
-from turnwire_server.domain.event import InferenceFinished
+from turnwire_server.domain.event import InferenceFinished, LlmDelta
 from turnwire_server.domain.inference import InferenceState
-from turnwire_server.stores.lease import Claim, Step
+from turnwire_server.stores.lease import Claim, Fenced, Step
 from turnwire_server.stores.sequence import CHUNK_BYTES_MAX
 from turnwire_server.wire.event import decode_frames
 
@@ -173,6 +175,27 @@ class LogPromises:
         for session_id in sessions:
             ends = [event.inference_id for event in await harness.events(session_id) if _is_end(event.payload)]
             assert len(ends) == len(set(ends)) == _WRITERS // len(sessions)
+
+    async def test_appends_that_arrive_together_have_each_its_own_outcome(self, harness: Harness) -> None:
+        for name in ("a", "b", "c"):
+            await harness.session(name)
+            await harness.start(name)
+        a, b, c = sorted(await harness.claims(), key=lambda claim: claim.inference.session_id)
+        stranger = replace(b.lease, token=harness.mint())
+        for position in range(20):
+            outcomes = await asyncio.gather(
+                harness.store.append(a.lease, position, harness.deltas(a, f"a{position}")),
+                harness.store.append(b.lease, position + 1, harness.deltas(b, "too early")),
+                harness.store.append(c.lease, position, harness.deltas(c, f"c{position}")),
+                harness.store.append(c.lease, position, harness.deltas(c, f"c{position}")),  # sent again
+                harness.store.append(stranger, position, harness.deltas(b, "not its own")),
+                harness.store.append(b.lease, position, harness.deltas(b, f"b{position}")),
+                return_exceptions=True,
+            )
+            assert [type(outcome) for outcome in outcomes] == [NoneType, Fenced, NoneType, NoneType, Fenced, NoneType]
+        for name in ("a", "b", "c"):
+            deltas = [event.payload for event in await harness.events(name) if isinstance(event.payload, LlmDelta)]
+            assert [delta.delta for delta in deltas] == [f"{name}{position}" for position in range(20)]
 
     async def test_many_append_to_one_log(self, harness: Harness) -> None:
         await harness.session("s")

@@ -27,7 +27,7 @@ from turnwire_server.stores import sqlite, sqlite_inferences, sqlite_leases
 from turnwire_server.stores.lease import Claim, Lease
 from turnwire_server.stores.sqlite import SqliteSessionStore
 from turnwire_server.stores.sqlite_rows import InferenceRow
-from turnwire_server.stores.sqlite_writer import Transaction
+from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.stores.start import SessionState
 
 # Seeds that begin with a power cut, and with a SIGTERM under load.

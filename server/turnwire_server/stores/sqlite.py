@@ -27,13 +27,15 @@ from turnwire_server.stores import sqlite_waits as waits
 from turnwire_server.stores.base import Amend, Base, Due, OnCommit, Retired, Waiting
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.page import LogPage, Page, TurnPage
+from turnwire_server.stores.sqlite_appends import Append, append
 from turnwire_server.stores.sqlite_deletion import delete_session, expire_sessions, purge
 from turnwire_server.stores.sqlite_fault import explain, read_anew, unavailable
 from turnwire_server.stores.sqlite_file import FileLock, OpenFiles, StoreOpenError, Synchronous, connect, create
 from turnwire_server.stores.sqlite_forks import fork_session
 from turnwire_server.stores.sqlite_migration import check_file, migrate, read_scripts
 from turnwire_server.stores.sqlite_snapshots import list_turn_snapshots
-from turnwire_server.stores.sqlite_writer import CLOSED, GroupCommitWriter, Operation, Transaction
+from turnwire_server.stores.sqlite_transaction import Joint, Operation, Transaction
+from turnwire_server.stores.sqlite_writer import CLOSED, GroupCommitWriter
 from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
 
 T = TypeVar("T")
@@ -197,7 +199,7 @@ class SqliteSessionStore:
 
     async def append(self, lease: Lease, position: int, events: Sequence[bytes]) -> None:
         """See SessionStore."""
-        await self._write(lambda tx: leases.append(tx, lease, position, events))
+        await self._writer.run_joint(Joint(append, Append(lease, position, events)))
 
     async def record_effects(
         self, lease: Lease, position: int, effects: Sequence[Effect], events: Sequence[bytes] = ()

@@ -15,7 +15,7 @@ from turnwire_server.stores.lease import Ending
 from turnwire_server.stores.sqlite_inferences import KEYS_IN_LINE, cancel, end, find_inference, list_unfinished
 from turnwire_server.stores.sqlite_rows import to_micros
 from turnwire_server.stores.sqlite_sessions import load_session
-from turnwire_server.stores.sqlite_writer import Transaction
+from turnwire_server.stores.sqlite_transaction import Transaction
 
 # How many sessions one sweep deletes, so that it never keeps the store for long.
 _EXPIRED_MAX = 100

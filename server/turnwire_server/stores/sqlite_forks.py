@@ -5,8 +5,8 @@ from collections.abc import Callable
 from turnwire_server.domain.session import NewSession, Session, SessionOrigin
 from turnwire_server.stores.intake import choose_fork_index
 from turnwire_server.stores.sqlite_sessions import Trunk, find_sent, insert_session, load_session, record_creation
+from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.stores.sqlite_turns import find_place
-from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.stores.start import Idempotency
 
 # Only an inference that is active has a turn that is OPEN, and at most one of a session is.

@@ -38,8 +38,8 @@ from turnwire_server.stores.sqlite_sessions import (
     use_token,
 )
 from turnwire_server.stores.sqlite_snapshots import add_final_mark, add_marks
+from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, find_turn, replace_data
-from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.stores.start import Decide, SessionState, StartCommand, Started, Unfinished
 from turnwire_server.wire.event import encode_event
 

@@ -16,6 +16,7 @@ from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.stores.base import OVERDUE_SECONDS
 from turnwire_server.stores.intake import check_step
 from turnwire_server.stores.lease import Claim, DeclaredDead, Effect, Ending, Fenced, Heartbeat, Lease, Running, Step
+from turnwire_server.stores.sqlite_appends import Append, append, check_place, load_leased
 from turnwire_server.stores.sqlite_inferences import (
     end,
     extend_turn,
@@ -37,8 +38,8 @@ from turnwire_server.stores.sqlite_rows import (
     optional_micros,
     to_micros,
 )
+from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.stores.sqlite_turns import open_turn
-from turnwire_server.stores.sqlite_writer import Transaction
 
 # How many inferences one sweep ends, so that it never keeps the store for long.
 _EXPIRED_MAX = 100
@@ -89,15 +90,6 @@ _REVOKE_OVERDUE = """
     )"""
 
 _REVOKE = "UPDATE inference INDEXED BY inference_owner SET owner = NULL, lease = NULL WHERE state = 2 AND owner = ?"
-
-_ADVANCE_SESSION = """
-    UPDATE session SET head_sequence = head_sequence + ? WHERE principal = ? AND key = (
-        SELECT session FROM inference WHERE inference_id = ? AND state = 2 AND lease = ? AND position = ?
-    ) RETURNING key, principal, session_id, head_sequence"""
-
-_ADVANCE_INFERENCE = """
-    UPDATE inference SET position = position + ?, event_count = event_count + ?, last_sequence = ?
-    WHERE inference_id = ?"""
 
 
 def register(tx: Transaction, owner: str, own: Sequence[str] | None) -> None:
@@ -156,29 +148,14 @@ def claim(tx: Transaction, owner: str, tokens: Sequence[str], *, only_lost: bool
     return tuple(claims)
 
 
-def append(tx: Transaction, lease: Lease, position: int, events: Sequence[bytes]) -> None:
-    """See SessionStore. The hot path: it writes two narrow rows."""
-    count = len(events)
-    rows = tx.connection.execute(
-        _ADVANCE_SESSION, (count, lease.principal, lease.inference_id, lease.token, position)
-    ).fetchall()
-    if not rows:
-        row = _load_leased(tx, lease)
-        _check_place(row, position + count)  # it was sent before
-        return
-    session = rows[0]
-    tx.record(session["key"], session, lease.inference_id, events, None)
-    tx.connection.execute(_ADVANCE_INFERENCE, (count, count, session["head_sequence"], lease.inference_id))
-
-
 def record_effects(
     tx: Transaction, lease: Lease, position: int, effects: Sequence[Effect], events: Sequence[bytes]
 ) -> None:
     """See SessionStore."""
-    row = _load_leased(tx, lease)
+    row = load_leased(tx, lease)
     if events and row.inference.state is InferenceState.RUNNING and row.position == position + len(events):
         return  # it was sent before
-    _check_place(row, position)
+    check_place(row, position)
     known = {effect.call: effect.outcome for effect in read_effects(tx.connection, row.key)}
     for effect in effects:
         if effect.outcome is not None and effect.call not in known:
@@ -187,16 +164,16 @@ def record_effects(
         if known.get(effect.call) is None:
             known[effect.call] = effect.outcome
             write_effect(tx, row.key, effect)
-    if events:
-        append(tx, lease, position, events)
+    if events and (error := append(tx, [Append(lease, position, events)])[0]):
+        raise error
 
 
 def commit_step(tx: Transaction, lease: Lease, position: int, step: Step) -> Inference:
     """See SessionStore."""
-    row = _load_leased(tx, lease)
+    row = load_leased(tx, lease)
     if row.step == step.number and row.position == position + len(step.events):
         return row.inference  # it was sent before
-    _check_place(row, position)
+    check_place(row, position)
     if row.step != step.number - 1:
         raise Fenced
     check_step(step)
@@ -214,10 +191,10 @@ def commit_step(tx: Transaction, lease: Lease, position: int, step: Step) -> Inf
 
 def hand_back(tx: Transaction, lease: Lease, position: int, *, is_loss: bool) -> Inference:
     """See SessionStore."""
-    row = _load_leased(tx, lease)
+    row = load_leased(tx, lease)
     if row.is_handed_back and row.position == position:
         return row.inference  # it was sent before
-    _check_place(row, position)
+    check_place(row, position)
     tx.connection.execute("UPDATE inference SET is_handed_back = 1 WHERE key = ?", (row.key,))
     back = move(tx, row, lifecycle.hand_back(row.inference, row.holds_through, tx.now(), is_loss=is_loss))
     return _heed_cancel(tx, lease, back)
@@ -225,10 +202,10 @@ def hand_back(tx: Transaction, lease: Lease, position: int, *, is_loss: bool) ->
 
 def finish(tx: Transaction, lease: Lease, position: int, ending: Ending) -> Inference:
     """See SessionStore."""
-    row = _load_leased(tx, lease)
+    row = load_leased(tx, lease)
     if row.inference.state.is_terminal and not row.is_handed_back and row.position == position + len(ending.events):
         return row.inference  # it was sent before
-    _check_place(row, position)
+    check_place(row, position)
     return end(tx, row, ending)
 
 
@@ -288,16 +265,3 @@ def _heed_cancel(tx: Transaction, lease: Lease, inference: Inference) -> Inferen
     row = find_inference(tx.connection, lease.principal, lease.inference_id)
     assert row is not None  # it was written above
     return end(tx, row, Ending(Cancelled()))
-
-
-def _load_leased(tx: Transaction, lease: Lease) -> InferenceRow:
-    """Return the inference that was last leased under a token. Errors: Fenced."""
-    row = find_inference(tx.connection, lease.principal, lease.inference_id)
-    if row is None or row.lease is None or row.lease != lease.token:
-        raise Fenced
-    return row
-
-
-def _check_place(row: InferenceRow, position: int) -> None:
-    if row.inference.state is not InferenceState.RUNNING or row.position != position:
-        raise Fenced

@@ -14,7 +14,7 @@ from turnwire_server.stores.page import LogPage, take_chunks
 from turnwire_server.stores.sqlite_inferences import list_unfinished
 from turnwire_server.stores.sqlite_rows import to_micros
 from turnwire_server.stores.sqlite_sessions import load_session
-from turnwire_server.stores.sqlite_writer import Transaction
+from turnwire_server.stores.sqlite_transaction import Transaction
 
 _SELECT_LOG = """
     SELECT key, head_sequence, log || '.' || (SELECT value FROM meta WHERE name = 'incarnation') AS log_token,

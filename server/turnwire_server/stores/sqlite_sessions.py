@@ -28,7 +28,7 @@ from turnwire_server.stores.sqlite_rows import (
     step_mode_to_columns,
     to_micros,
 )
-from turnwire_server.stores.sqlite_writer import Transaction
+from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.stores.start import Idempotency
 
 # How many tokens are forgotten at a time: as many as a busy server uses between two sweeps.

@@ -8,8 +8,8 @@ from turnwire_server.domain.turn import SnapshotMark, SnapshotPhase, TurnSnapsho
 from turnwire_server.stores.intake import snapshot_bytes
 from turnwire_server.stores.page import Page, take_listing
 from turnwire_server.stores.sqlite_rows import InferenceRow, from_micros, to_micros
+from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.stores.sqlite_turns import cut_turn, find_turn
-from turnwire_server.stores.sqlite_writer import Transaction
 
 _INSERT_MARK = """
     INSERT INTO mark (inference, ordinal, phase, iteration, block_count, create_time)

@@ -19,7 +19,7 @@ from turnwire_server.stores.sqlite_rows import (
     to_micros,
 )
 from turnwire_server.stores.sqlite_sessions import load_session
-from turnwire_server.stores.sqlite_writer import Transaction
+from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.wire.turn import decode_block
 
 # What makes up the turns of a session, the newest first: its own, then what it shares, by the session that has it.

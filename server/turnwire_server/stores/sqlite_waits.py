@@ -25,8 +25,8 @@ from turnwire_server.stores.sqlite_inferences import (
 )
 from turnwire_server.stores.sqlite_rows import SELECT_INFERENCE, InferenceRow, inference_from_row, to_micros
 from turnwire_server.stores.sqlite_sessions import load_session, pass_gate, record_creation, use_token
+from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.stores.sqlite_turns import add_blocks
-from turnwire_server.stores.sqlite_writer import Transaction
 from turnwire_server.stores.start import Idempotency
 
 _SELECT_DUE = """

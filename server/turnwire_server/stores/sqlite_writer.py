@@ -13,17 +13,17 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any, TypeVar
 
 from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.ids import Mint
-from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.base import Commit, OnCommit
-from turnwire_server.stores.sequence import Appended, join_chunks, stamp
 from turnwire_server.stores.sqlite_fault import FileMovedError, explain, leaves_nothing, read_anew, unavailable
 from turnwire_server.stores.sqlite_file import OpenFiles
+from turnwire_server.stores.sqlite_transaction import Joint, Operation, Transaction
 from turnwire_server.telemetry.logs import logger
 
 T = TypeVar("T")
@@ -37,9 +37,6 @@ CLOSED = "it is closed"
 # The most operations of one transaction; the others go into the next one.
 _BATCH_MAX = 256
 
-_INSERT_CHUNK = """
-    INSERT INTO chunk (session, first_sequence, last_sequence, inference_id, state, frames) VALUES (?, ?, ?, ?, ?, ?)"""
-
 _FIND_CHUNK = """
     SELECT 1 FROM session s JOIN chunk c ON c.session = s.key
     WHERE s.principal = ? AND s.session_id = ? AND c.last_sequence = ?"""
@@ -47,104 +44,15 @@ _FIND_CHUNK = """
 log = logger()
 
 
-@dataclass(slots=True)
-class _SessionLog:
-    """What one transaction did to the log of one session."""
-
-    principal: str
-    session_id: str
-    appended: list[Appended] = field(default_factory=list[Appended])
-    cut: int = 0  # what was appended up to here was compacted at once
-    is_deleted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    session: int
-    principal: str
-    session_id: str
-    appended: Appended | None = None
-    cut: int = 0
-    is_deleted: bool = False
-
-
-class Transaction:
-    """What an operation works with: the connection, the log, and what is handed in from outside."""
-
-    def __init__(self, connection: sqlite3.Connection, now: Callable[[], datetime], mint: Mint) -> None:
-        self.connection = connection
-        self.now = now
-        self.mint = mint
-        self._entries: list[_Entry] = []
-
-    def append(
-        self, session: int, inference_id: str, bodies: Sequence[bytes], state: InferenceState | None = None
-    ) -> Appended:
-        """Give encoded events their sequences under the session's lock; they are stored with the transaction."""
-        [row] = self.connection.execute(
-            "UPDATE session SET head_sequence = head_sequence + ? WHERE key = ?"
-            " RETURNING principal, session_id, head_sequence",
-            (len(bodies), session),
-        ).fetchall()
-        return self.record(session, row, inference_id, bodies, state)
-
-    def record(
-        self, session: int, row: sqlite3.Row, inference_id: str, bodies: Sequence[bytes], state: InferenceState | None
-    ) -> Appended:
-        """Record what was appended; `row` is the session's after its head_sequence was raised."""
-        appended = stamp(inference_id, state, bodies, row["head_sequence"] - len(bodies))
-        self._entries.append(_Entry(session, row["principal"], row["session_id"], appended))
-        return appended
-
-    def forget(self, session: int, principal: str, session_id: str) -> None:
-        """Say that a session and its log were deleted, after what was appended to it before."""
-        self._entries.append(_Entry(session, principal, session_id, is_deleted=True))
-
-    def cut(self, session: int, principal: str, session_id: str, through: int) -> None:
-        """Say that the beginning of a log was compacted; this transaction may have appended it."""
-        self._entries.append(_Entry(session, principal, session_id, cut=through))
-
-    def mark(self) -> int:
-        """Return where `undo` may go back to."""
-        return len(self._entries)
-
-    def undo(self, mark: int) -> None:
-        """Forget what was done to logs since `mark`."""
-        del self._entries[mark:]
-
-    def store_log(self) -> list[Commit]:
-        """Write what was appended as chunks, and return what to publish."""
-        logs: dict[int, _SessionLog] = {}
-        for entry in self._entries:
-            log = logs.setdefault(entry.session, _SessionLog(entry.principal, entry.session_id))
-            log.is_deleted = log.is_deleted or entry.is_deleted
-            log.cut = max(log.cut, entry.cut)
-            if entry.appended:
-                log.appended.append(entry.appended)
-        return [self._store_chunks(session, log) for session, log in logs.items() if log.appended or log.is_deleted]
-
-    def _store_chunks(self, session: int, log: _SessionLog) -> Commit:
-        chunks = tuple(join_chunks(log.appended))
-        if log.is_deleted:  # there is nothing left that they could belong to, but those who watch are told
-            return Commit(log.principal, log.session_id, chunks, is_deleted=True)
-        self.connection.executemany(
-            _INSERT_CHUNK,
-            [
-                (session, kept.first_sequence, kept.last_sequence, kept.inference_id, kept.state, kept.data)
-                for chunk in chunks
-                if (kept := chunk.cut(log.cut, chunk.last_sequence))
-            ],
-        )
-        return Commit(log.principal, log.session_id, chunks)
-
-
-Operation = Callable[[Transaction], T]
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
-    operation: Operation[Any]
+    operation: Operation[Any] | Joint[Any]
     future: asyncio.Future[Any]
+
+    @property
+    def kind(self) -> object:
+        """What neighbours have in common that are done together."""
+        return self.operation.do if isinstance(self.operation, Joint) else self.future
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +60,15 @@ class _Outcome:
     future: asyncio.Future[Any]
     result: Any = None
     error: Exception | None = None
+
+
+def _run(jobs: Sequence[_Job], transaction: Transaction) -> list[_Outcome]:
+    operation = jobs[0].operation
+    if not isinstance(operation, Joint):
+        return [_Outcome(jobs[0].future, operation(transaction))]
+    arguments = [job.operation.argument for job in jobs if isinstance(job.operation, Joint)]
+    errors = operation.do(transaction, arguments)
+    return [_Outcome(job.future, error=error) for job, error in zip(jobs, errors, strict=True)]
 
 
 class GroupCommitWriter:
@@ -186,11 +103,19 @@ class GroupCommitWriter:
         Errors: what the operation raised; StoreUnavailableError, which is definite unless it is not known whether the
         transaction happened.
         """
+        result: T = await self._run(operation)
+        return result
+
+    async def run_joint(self, operation: Joint[Any]) -> None:
+        """Do the same with an operation that may be done together with its neighbours, and has no result."""
+        await self._run(operation)
+
+    async def _run(self, operation: Operation[Any] | Joint[Any]) -> Any:
         await self._room.acquire()
         if self._is_closed:
             self._room.release()
             raise StoreUnavailableError(CLOSED, is_definite=True)
-        future: asyncio.Future[T] = self._loop.create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._jobs.put(_Job(operation, future))
         return await future
 
@@ -227,7 +152,8 @@ class GroupCommitWriter:
         changes = self._connection.total_changes
         try:
             self._begin()
-            outcomes = [self._run_one(job, transaction) for job in jobs]
+            groups = (tuple(group) for _, group in groupby(jobs, key=lambda job: job.kind))
+            outcomes = [outcome for group in groups for outcome in self._run_group(group, transaction)]
             commits = transaction.store_log()
         except Exception as error:  # noqa: BLE001 - handed to the callers; the thread has to live on
             self._roll_back()
@@ -271,11 +197,12 @@ class GroupCommitWriter:
         else:
             log.info("the store takes writes again", store=str(self._files.path))
 
-    def _run_one(self, job: _Job, transaction: Transaction) -> _Outcome:
+    def _run_group(self, jobs: Sequence[_Job], transaction: Transaction) -> list[_Outcome]:
+        """Run one operation, or joint ones, so that a refusal leaves nothing behind and hurts no others."""
         mark = transaction.mark()
         self._connection.execute("SAVEPOINT operation")
         try:
-            outcome = _Outcome(job.future, job.operation(transaction))
+            outcomes = _run(jobs, transaction)
         except Exception as error:
             if not self._connection.in_transaction:
                 raise  # SQLite has rolled back everything, as it may when a disk is full
@@ -283,9 +210,10 @@ class GroupCommitWriter:
             transaction.undo(mark)
             read_anew(self._connection, error)
             is_ours = isinstance(error, sqlite3.Error)
-            outcome = _Outcome(job.future, error=unavailable(error, is_definite=True) if is_ours else error)
+            told = unavailable(error, is_definite=True) if is_ours else error
+            outcomes = [_Outcome(job.future, error=told) for job in jobs]
         self._connection.execute("RELEASE operation")
-        return outcome
+        return outcomes
 
     def _roll_back(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # the next _begin() tries again

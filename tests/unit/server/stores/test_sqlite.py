@@ -31,7 +31,7 @@ from turnwire_server.stores import sqlite_turns as turns
 from turnwire_server.stores.base import TOKEN_AGE_MIN, Base
 from turnwire_server.stores.lease import DeclaredDead, Effect, Fenced, Lease, Running, Step
 from turnwire_server.stores.sqlite_file import connect
-from turnwire_server.stores.sqlite_writer import Transaction
+from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.wire.event import encode_event
 
 # Appends for ever, one event a time, and says of each that it was acknowledged.

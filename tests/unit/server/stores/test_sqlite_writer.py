@@ -16,7 +16,8 @@ from turnwire_server.domain.errors import SessionBusyError, StoreUnavailableErro
 from turnwire_server.stores import sqlite_writer
 from turnwire_server.stores.base import Commit
 from turnwire_server.stores.sqlite_file import OpenFiles, connect
-from turnwire_server.stores.sqlite_writer import GroupCommitWriter, Transaction
+from turnwire_server.stores.sqlite_transaction import Joint, Transaction
+from turnwire_server.stores.sqlite_writer import GroupCommitWriter
 
 _SCHEMA = """
     CREATE TABLE session (key INTEGER PRIMARY KEY, principal TEXT, session_id TEXT, head_sequence INTEGER);
@@ -127,6 +128,52 @@ async def test_an_operation_that_breaks_is_undone_alone(writer: Writer) -> None:
     assert outcomes[0].is_definite
     assert "(no such table: gone)" in outcomes[0].message
     assert outcomes[1] == 1
+
+
+async def test_joint_operations_are_done_together_with_their_neighbours(writer: Writer) -> None:
+    done: list[list[int]] = []
+
+    def append(tx: Transaction, sessions: Sequence[int]) -> list[Exception | None]:
+        done.append([*sessions])
+        for session in sessions:
+            tx.append(session, "i", [b"x"])
+        return [LookupError(session) if session == 2 else None for session in sessions]
+
+    joint = [writer.writer.run_joint(Joint(append, session)) for session in (1, 2, 1, 2, 1)]
+    outcomes = await _behind_a_gate(writer, *joint[:3], writer.append(1, b"alone"), *joint[3:])
+    assert done == [[1, 2, 1], [2, 1]]
+    assert [type(outcome) for outcome in outcomes] == [
+        type(None),
+        LookupError,
+        type(None),
+        int,
+        LookupError,
+        type(None),
+    ]
+    assert len(writer.commits) == 1
+
+
+async def test_joint_operations_that_break_are_undone_alone(writer: Writer) -> None:
+    def fail(tx: Transaction, sessions: Sequence[int]) -> list[Exception | None]:
+        for session in sessions:
+            tx.append(session, "i", [b"never"])
+        raise sqlite_error("database or disk is full", sqlite3.SQLITE_FULL)
+
+    joint = [writer.writer.run_joint(Joint(fail, session)) for session in (1, 2)]
+    outcomes = await _behind_a_gate(writer, writer.append(1, b"x"), *joint, writer.append(1, b"y"))
+    assert [type(outcome) for outcome in outcomes] == [int, StoreUnavailableError, StoreUnavailableError, int]
+    assert [(c.session_id, [k.last_sequence for k in c.chunks]) for c in writer.commits[0]] == [("a", [2])]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64, 65, 200])
+async def test_any_number_of_logs_is_written_at_once(writer: Writer, count: int) -> None:
+    for number in range(3, count + 1):
+        writer.connection.execute("INSERT INTO session VALUES (?, 'p', ?, 0)", (number, f"s{number}"))
+    await _behind_a_gate(writer, *(writer.append(number, b"x") for number in range(1, count + 1)))
+    assert writer.count() == count
+    stored = writer.connection.execute("SELECT session, frames FROM chunk ORDER BY session").fetchall()
+    assert [row["session"] for row in stored] == list(range(1, count + 1))
+    assert [row["frames"] for row in stored] == [chunk.data for commit in writer.commits[0] for chunk in commit.chunks]
 
 
 async def test_what_was_appended_before_a_deletion_is_published_and_not_stored(writer: Writer) -> None:
