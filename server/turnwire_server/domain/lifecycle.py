@@ -31,7 +31,6 @@ from turnwire_server.domain.inference import (
     Usage,
     advance,
 )
-from turnwire_server.domain.turn import Turn
 
 _OUTCOMES = {
     Succeeded: InferenceState.SUCCEEDED,
@@ -59,16 +58,16 @@ def enqueue(inference: Inference, queue_position: int, now: datetime) -> Transit
     return Transition(inference, (event_of(inference, InferenceQueued(queue_position), now),))
 
 
-def begin(inference: Inference, engine: str, turn: Turn | None, now: datetime) -> Transition:
-    """An attempt begins; `turn` is the turn to open, None when it is open already."""
+def begin(inference: Inference, engine: str, opened: TurnOpened | None, now: datetime) -> Transition:
+    """An attempt begins; `opened` tells of the turn to open, None when it is open already."""
     started = replace(
         advance(inference, InferenceState.RUNNING),
         start_time=inference.start_time or now,
-        turn_index=turn.index if turn else inference.turn_index,
+        turn_index=opened.index if opened else inference.turn_index,
     )
     events = [event_of(started, InferenceStarted(engine, started.profile, started.config.model), now)]
-    if turn:
-        events.append(event_of(started, TurnOpened(turn.index, turn.block_count, turn.parent), now))
+    if opened:
+        events.append(event_of(started, opened, now))
     return Transition(started, tuple(events))
 
 

@@ -11,7 +11,7 @@ from turnwire_server.domain.errors import (
     SessionAlreadyExistsError,
     SessionNotFoundError,
 )
-from turnwire_server.domain.event import Cancelled
+from turnwire_server.domain.event import Cancelled, TurnOpened
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.domain.session import NewSession, SessionOrigin
@@ -172,7 +172,8 @@ class State:
     def begin(self, held: HeldInference) -> None:
         """Begin an attempt, and open the turn on the first one."""
         turn = None if held.turn else self.build_turn(held)
-        self.move(held, lifecycle.begin(held.inference, held.engine, turn.shown() if turn else None, self.now()))
+        opened = TurnOpened(turn.turn.index, turn.shown().block_count, turn.turn.parent) if turn else None
+        self.move(held, lifecycle.begin(held.inference, held.engine, opened, self.now()))
         if turn:
             held.turn = turn
             held.session.turns.append(turn)

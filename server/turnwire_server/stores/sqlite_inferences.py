@@ -216,7 +216,7 @@ def _read_state(
 ) -> SessionState:
     session = found.session
     index = parent.index if parent.is_fixed else session.turn_count - 1
-    row = None if index is None else find_turn(connection, found.key, index)
+    row = None if index is None or index < 0 else find_turn(connection, found.key, index)
     if parent.is_fixed and index is not None and row is None:
         raise TurnNotFoundError(session_id=session.session_id, index=index)
     return SessionState(session, tuple(place.unfinished for place in line), row.turn if row else None)

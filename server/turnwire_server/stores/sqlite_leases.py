@@ -237,8 +237,8 @@ def _lease(tx: Transaction, row: InferenceRow, owner: str, token: str) -> Claim:
 
 def _begin(tx: Transaction, row: InferenceRow) -> InferenceRow:
     now, command = tx.now(), read_command(tx.connection, row)
-    turn = open_turn(tx, row, command, now) if row.inference.turn_index is None else None
-    begun = move(tx, row, lifecycle.begin(row.inference, command["engine"], turn, now))
+    opened = open_turn(tx, row, command, now) if row.inference.turn_index is None else None
+    begun = move(tx, row, lifecycle.begin(row.inference, command["engine"], opened, now))
     return replace(row, inference=begun, holds_through=begun.last_sequence)
 
 

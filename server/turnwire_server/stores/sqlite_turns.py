@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import islice
 
 from turnwire_server.domain.errors import TurnNotFoundError
+from turnwire_server.domain.event import TurnOpened
 from turnwire_server.domain.turn import Block, Turn, TurnState, TurnView, inherit_data
 from turnwire_server.stores.intake import block_content, complete_blocks, decode_map, encode_map, turn_metadata
 from turnwire_server.stores.line import Parent
@@ -176,8 +177,8 @@ def replace_data(tx: Transaction, row: InferenceRow, data: Mapping[str, str]) ->
     tx.connection.execute("UPDATE turn SET data = ? WHERE inference = ?", (payload, row.key))
 
 
-def open_turn(tx: Transaction, row: InferenceRow, command: sqlite3.Row, now: datetime) -> Turn:
-    """Open the turn of an inference that runs for the first time."""
+def open_turn(tx: Transaction, row: InferenceRow, command: sqlite3.Row, now: datetime) -> TurnOpened:
+    """Open the turn of an inference that runs for the first time; return the event that tells of it."""
     [session] = tx.connection.execute(
         "UPDATE session SET turn_count = turn_count + 1 WHERE key = ? RETURNING turn_count", (row.session,)
     ).fetchall()
@@ -205,9 +206,7 @@ def open_turn(tx: Transaction, row: InferenceRow, command: sqlite3.Row, now: dat
             to_micros(now),
         ),
     )
-    opened = find_turn(tx.connection, row.session, index)
-    assert opened is not None  # it was inserted above
-    return opened.turn
+    return TurnOpened(index, inherited + row.block_count, parent_index)
 
 
 def close_turn(tx: Transaction, row: InferenceRow, block_count: int, now: datetime) -> int:

@@ -36,12 +36,11 @@ from turnwire_server.domain.lifecycle import (
     release,
     request_cancel,
 )
-from turnwire_server.domain.turn import Turn, TurnState
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=5)
 NEW = Inference("s", "i", InferenceState.QUEUED, NOW, profile="p", config=InferenceConfig(model="m"))
-TURN = Turn("s", "i", 4, "t", TurnState.OPEN, NOW, parent=3, block_count=9)
+OPENED = TurnOpened(4, 9, 3)
 FAILURE = Failure("ENGINE_FAILED", Code.INTERNAL, "it crashed", {"engine": "scripted"})
 
 
@@ -57,9 +56,9 @@ def test_event_of_the_present_attempt() -> None:
 
 
 def test_begin_opens_the_turn() -> None:
-    begun = begin(enqueue(NEW, 1, NOW).inference, "scripted", TURN, LATER)
+    begun = begin(enqueue(NEW, 1, NOW).inference, "scripted", OPENED, LATER)
     assert begun.inference == replace(NEW, state=InferenceState.RUNNING, start_time=LATER, turn_index=4)
-    assert [event.payload for event in begun.events] == [InferenceStarted("scripted", "p", "m"), TurnOpened(4, 9, 3)]
+    assert [event.payload for event in begun.events] == [InferenceStarted("scripted", "p", "m"), OPENED]
 
 
 def test_begin_again_keeps_turn_and_start() -> None:
@@ -145,7 +144,7 @@ def test_what_does_not_run_is_not_handed_back(state: InferenceState) -> None:
     ids=["succeeded", "failed", "cancelled"],
 )
 def test_end(outcome: Outcome, state: InferenceState, finish_class: FinishClass) -> None:
-    running = begin(request_cancel(NEW, "why", NOW), "scripted", TURN, NOW).inference
+    running = begin(request_cancel(NEW, "why", NOW), "scripted", OPENED, NOW).inference
     ended = end(running, outcome, Usage(1, 2), LATER, event_count=10, block_count=11, model="m-2")
     assert ended.inference == replace(
         running,
