@@ -14,7 +14,7 @@ from bench.figures import Figures, Key
 from bench.machine import PEERS_PYTHON, ROOT, describe
 from bench.scale import FULL
 from bench.scenarios import growth, memory, paced, resume, streams, unary
-from bench.targets import TARGETS, growth_targets
+from bench.targets import TARGETS, growth_targets, paced_targets
 
 # What is said of a scenario above its tables.
 CLIENTS = {
@@ -96,7 +96,7 @@ def _lines(bench: BenchRun, facts: dict[str, str], plots: Sequence[str]) -> Iter
 
 def _targets(figures: Figures) -> Iterator[str]:
     rows: list[tuple[str, ...]] = []
-    for target in (*TARGETS, *growth_targets(figures)):
+    for target in (*TARGETS, *paced_targets(figures), *growth_targets(figures)):
         value = target.measure(figures)
         bound = f"{'at least' if target.is_at_least else 'at most'} {target.bound:.3g} {target.unit}"
         if value is None:

@@ -13,7 +13,7 @@ class Scale:
     # Shapes of streams as (sources, watchers).
     shapes: tuple[tuple[int, int], ...]
     # Paced: sessions, events of each per second, seconds.
-    paced: tuple[int, float, float]
+    paced: tuple[tuple[int, float, float], ...]
     # Unary: requests that are made, and by how many connections at a time.
     unary_requests: int
     unary_clients: int
@@ -38,7 +38,7 @@ FULL = Scale(
     stream_seconds=1.0,
     first_deliveries_max=20_000,
     shapes=((1, 1), (1, 10), (1, 100), (1, 1000), (100, 1)),
-    paced=(100, 50.0, 2.0),
+    paced=((100, 50.0, 2.0), (100, 20.0, 2.0)),
     unary_requests=3000,
     unary_clients=16,
     behind=(1_000, 10_000, 100_000),
@@ -58,7 +58,7 @@ SMOKE = Scale(
     stream_seconds=0.02,
     first_deliveries_max=60,
     shapes=((1, 2), (2, 1)),
-    paced=(2, 50.0, 0.2),
+    paced=((2, 50.0, 0.2),),
     unary_requests=8,
     unary_clients=2,
     behind=(50, 100),

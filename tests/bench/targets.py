@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log10
 
 from bench.figures import Figures, Key
@@ -43,27 +44,6 @@ def _replayed(watchers: int) -> Callable[[Figures], float | None]:
     return lambda figures: figures.ratio(of, to)
 
 
-def _later(quantity: str) -> Callable[[Figures], float | None]:
-    """Return what paced events take longer with us than with a bare server, in ms."""
-
-    def measure(figures: Figures) -> float | None:
-        for case in figures.cases(paced.NAME, quantity):
-            of, to = (Key(paced.NAME, case, each, quantity) for each in ("full", "bare"))
-            return figures.difference(of, to)
-        return None
-
-    return measure
-
-
-def _later_than_commits(figures: Figures) -> float | None:
-    """Return what p50 is beyond that of a bare server and 1.5 commits, in ms."""
-    later = _later(paced.P50)(figures)
-    for case in figures.cases(paced.NAME, paced.P50):
-        commit = figures.median(Key(paced.NAME, case, paced.COMMIT, paced.P50))
-        return None if later is None or commit is None else later - 1.5 * commit
-    return None
-
-
 def _resumed(figures: Figures) -> float | None:
     most, least = (Key(resume.NAME, resume.behind(n), resume.CONTENDER, resume.FIRST) for n in (100_000, 1_000))
     return figures.ratio(most, least)
@@ -85,8 +65,6 @@ TARGETS: Sequence[Target] = (
     Target("100 streams, to a2a-sdk", _streamed("100 x 1", "a2a"), 15),
     Target("100 own streams, to SSE", _streamed("100 x 1", "sse"), 2.5),
     Target("100 watchers of one inference, to SSE", _streamed("1 x 100", "sse"), 10),
-    Target("paced: p50 beyond bare and 1.5 commits", _later_than_commits, 0.3, "ms", is_at_least=False),
-    Target("paced: p99 beyond bare", _later(paced.P99), 10, "ms", is_at_least=False),
     Target("StartInference, engine parked, to echo", _asked(unary.PARKED, "bare", unary.ECHO), 0.4),
     Target("StartInference to its end, to echo", _asked(unary.TO_END, "bare", unary.ECHO_OF_PROBE), 0.2),
     Target("GetInference, to echo", _asked(unary.GET, "bare", unary.ECHO), 0.4),
@@ -98,6 +76,23 @@ TARGETS: Sequence[Target] = (
     Target("first missed event, 100,000 behind, to 1,000 behind", _resumed, 1.5, is_at_least=False),
     Target("a watcher that does not read, beyond bare gRPC's buffers", _stopped, 256, "KiB", is_at_least=False),
 )
+
+
+def paced_targets(figures: Figures) -> list[Target]:
+    """Return the targets for each pace: what events take longer than those of a bare server, beside a commit."""
+    found: list[Target] = []
+    for case in figures.cases(paced.NAME, paced.P50):
+        beyond = f"{case}: p50 beyond bare and 1.5 commits"
+        found.append(Target(beyond, partial(_later, case, paced.P50, commits=1.5), 0.3, "ms", is_at_least=False))
+        found.append(Target(f"{case}: p99 beyond bare", partial(_later, case, paced.P99), 10, "ms", is_at_least=False))
+    return found
+
+
+def _later(case: str, quantity: str, figures: Figures, *, commits: float = 0) -> float | None:
+    """Return what paced events take longer with us than with a bare server and so many commits, in ms."""
+    of, to = (Key(paced.NAME, case, each, quantity) for each in ("full", "bare"))
+    later, commit = figures.difference(of, to), figures.median(Key(paced.NAME, case, paced.COMMIT, quantity))
+    return None if later is None or commit is None else later - commits * commit
 
 
 def growth_targets(figures: Figures) -> list[Target]:

@@ -35,6 +35,9 @@ SDK_KIB_MAX = 120 * 1024
 # How often a server that starts is looked at.
 LOOK_SECONDS = 0.001
 
+# What a server that is ended early gives its inferences to end.
+EARLY_GRACE_SECONDS = 2
+
 # A client that lost its connection tries again soon, and does not give up a slow one at once.
 RECONNECT = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -101,7 +104,8 @@ class Host:
 
     async def end_early(self, early: EarlyEnd) -> None:
         """Start a server, and end it before anyone was served."""
-        server, listening = self._launch()
+        # A short grace: it may have claimed what nobody ends, and would let it run for as long as that lasts.
+        server, listening = self._launch("--drain-grace-seconds", str(EARLY_GRACE_SECONDS))
         lock = self.store.with_name(f"{self.store.name}.lock")
         while early.is_after_opening and not _is_held(lock, server.pid) and not listening.done():
             await asyncio.wait({listening}, timeout=LOOK_SECONDS)

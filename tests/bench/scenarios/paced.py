@@ -1,4 +1,4 @@
-"""Scenario `paced`: a hundred sessions with 50 events per second each, which do not speak all at once.
+"""Scenario `paced`: a hundred sessions with 50 and with 20 events per second each, which do not speak all at once.
 
 How long an event takes from its making in the engine to the client, p50 and p99 over all events of all sessions, and
 the server's CPU time for one. Client: one Python process with one connection, which takes part of that time itself, the
@@ -24,6 +24,8 @@ LEAD_SECONDS = 0.3
 LEAD_SECONDS_PER_SESSION = 0.006
 COMMITS = 300
 
+Pace = tuple[int, float, float]  # sessions, events of each per second, seconds
+
 
 def run(bench: BenchRun) -> None:
     """Measure."""
@@ -31,21 +33,22 @@ def run(bench: BenchRun) -> None:
     folder.mkdir()
     with running_contenders(CONTENDERS, folder) as contenders:
         for number in bench.each_round(NAME):
-            commits = measure_commit(folder, min(COMMITS, bench.scale.unary_requests))
-            for quantity, seconds in zip((P50, P99), commits, strict=True):
-                bench.add(Key(NAME, case(bench), COMMIT, quantity), number, seconds * 1e3)
-            for each in contenders.values():
-                bench.measure(f"{NAME}, {each.name}", _measure, bench, each, number)
+            for pace in bench.scale.paced:
+                commits = measure_commit(folder, min(COMMITS, bench.scale.unary_requests))
+                for quantity, seconds in zip((P50, P99), commits, strict=True):
+                    bench.add(Key(NAME, case(pace), COMMIT, quantity), number, seconds * 1e3)
+                for each in contenders.values():
+                    bench.measure(f"{NAME}, {each.name}", _measure, bench, each, number, pace)
 
 
-def case(bench: BenchRun) -> str:
-    """Return what the case is called."""
-    sessions, rate, _ = bench.scale.paced
+def case(pace: Pace) -> str:
+    """Return what a case is called."""
+    sessions, rate, _ = pace
     return f"{sessions} sessions x {rate:g} events/s"
 
 
-def _measure(bench: BenchRun, contender: Contender, number: int) -> None:
-    sessions, rate, seconds = bench.scale.paced
+def _measure(bench: BenchRun, contender: Contender, number: int, paced_at: Pace) -> None:
+    sessions, rate, seconds = paced_at
     events, pace = int(rate * seconds), 1 / rate
     begin_at = time.time() + LEAD_SECONDS + sessions * LEAD_SECONDS_PER_SESSION
     begins = [begin_at + pace * index / sessions for index in range(sessions)]
@@ -69,7 +72,7 @@ def _measure(bench: BenchRun, contender: Contender, number: int) -> None:
     cuts = statistics.quantiles((each for stream in streams for each in stream), n=100)
     delivered = sessions * events
     for quantity, value in ((P50, cuts[49] * 1e3), (P99, cuts[98] * 1e3), (CPU, cpu / delivered * 1e6)):
-        bench.add(Key(NAME, case(bench), contender.name, quantity), number, value)
+        bench.add(Key(NAME, case(paced_at), contender.name, quantity), number, value)
     if started and isinstance(contender, Turnwire) and contender.is_volatile:
         with Calls(contender.process.address) as calls:
             for each in started:
