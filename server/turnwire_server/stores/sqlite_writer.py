@@ -210,8 +210,8 @@ class GroupCommitWriter:
             transaction.undo(mark)
             read_anew(self._connection, error)
             is_ours = isinstance(error, sqlite3.Error)
-            told = unavailable(error, is_definite=True) if is_ours else error
-            outcomes = [_Outcome(job.future, error=told) for job in jobs]
+            told = [unavailable(error, is_definite=True) if is_ours else error for _ in jobs]
+            outcomes = [_Outcome(job.future, error=each) for job, each in zip(jobs, told, strict=True)]
         self._connection.execute("RELEASE operation")
         return outcomes
 
