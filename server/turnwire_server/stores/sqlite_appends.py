@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.stores.lease import Fenced, Lease
@@ -50,7 +51,7 @@ def append(tx: Transaction, appends: Sequence[Append]) -> list[Exception | None]
     for number, each in enumerate(appends):
         if each.lease.inference_id in seen:  # sent again while it was on its way: it is looked at after the first one
             errors += _append_group(tx, appends[begin:number])
-            begin, seen = number, set()
+            begin, seen = number, set[str]()
         seen.add(each.lease.inference_id)
     return errors + _append_group(tx, appends[begin:])
 
@@ -62,7 +63,8 @@ def _append_group(tx: Transaction, appends: Sequence[Append]) -> list[Exception 
         for each in appends
     ]
     [text] = tx.connection.execute(_SELECT_PLACES, (json.dumps(asked),)).fetchone()
-    places = {place["asked"]: place for place in json.loads(text)}
+    found: list[dict[str, Any]] = json.loads(text)
+    places: dict[int, dict[str, Any]] = {place["asked"]: place for place in found}
     for asked_for, place in places.items():
         each = appends[asked_for]
         tx.record(place["session"], place, each.lease.inference_id, each.events, None)

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.inference import InferenceState
@@ -131,12 +131,12 @@ Operation = Callable[[Transaction], T]
 
 
 @dataclass(frozen=True, slots=True)
-class Joint(Generic[A]):
+class Joint:
     """An operation that is cheaper done for several callers at a time: neighbours that have the same `do` are.
 
     Python hands its lock over with every statement, and waits for it again: few statements are worth more than fast
     ones. `do` takes the arguments of all and returns the error of each.
     """
 
-    do: Callable[[Transaction, Sequence[A]], Sequence[Exception | None]]
-    argument: A
+    do: Callable[[Transaction, Sequence[Any]], Sequence[Exception | None]]
+    argument: Any

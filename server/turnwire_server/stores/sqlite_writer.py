@@ -46,7 +46,7 @@ log = logger()
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    operation: Operation[Any] | Joint[Any]
+    operation: Operation[Any] | Joint
     future: asyncio.Future[Any]
 
     @property
@@ -106,11 +106,11 @@ class GroupCommitWriter:
         result: T = await self._run(operation)
         return result
 
-    async def run_joint(self, operation: Joint[Any]) -> None:
+    async def run_joint(self, operation: Joint) -> None:
         """Do the same with an operation that may be done together with its neighbours, and has no result."""
         await self._run(operation)
 
-    async def _run(self, operation: Operation[Any] | Joint[Any]) -> Any:
+    async def _run(self, operation: Operation[Any] | Joint) -> Any:
         await self._room.acquire()
         if self._is_closed:
             self._room.release()
