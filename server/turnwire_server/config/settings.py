@@ -79,7 +79,9 @@ class Settings(BaseSettings):
     ] = 64
     # At the bound SubscribeEvents answers TOO_MANY_WATCHERS.
     watchers_max: Annotated[int, Field(ge=1, description="the most event streams at a time")] = 10_000
-    heartbeat_seconds: Annotated[float, Field(gt=0, description="how long a stream is silent at most")] = 15.0
+    heartbeat_seconds: Annotated[
+        float, Field(gt=0, description="after how long with nothing to send a stream is sent a heartbeat")
+    ] = 15.0
     silence_seconds_max: Annotated[
         float,
         Field(gt=0, description="how long an engine may say nothing; then ENGINE_STALLED ends its inference"),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-# A wait that may last this long may last TICK_SECONDS longer. Such waits share timers: each event of a stream
-# has some, nearly all end long before their time, and a timer for each is a tenth of what an event costs.
-LONG_SECONDS_MIN = 5.0
+# A wait that may last this long may last TICK_SECONDS longer. Such waits share timers, at most one for each tick up to
+# the longest of them: each event of a stream has some waits, nearly all end long before their time, and a timer each
+# would be a tenth of what an event costs.
+LONG_SECONDS_MIN = 10.0
 TICK_SECONDS = 0.25
 
 
@@ -39,13 +40,16 @@ class SystemClock:
 
     async def wait_for(self, awaitable: Awaitable[object], seconds: float) -> bool:
         """See Clock."""
-        if seconds >= self._long_seconds_min:
+        if self._long_seconds_min <= seconds < float("inf"):
             return await self._wait_long(awaitable, seconds)
+        limit = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds):
+            async with limit:
                 await awaitable
         except TimeoutError:
-            return False
+            if limit.expired():
+                return False
+            raise  # it is an error of what was awaited
         return True
 
     async def sleep(self, seconds: float) -> None:

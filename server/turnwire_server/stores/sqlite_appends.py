@@ -31,7 +31,8 @@ _ADVANCE_SESSIONS = """
 _ADVANCE_INFERENCES = """
     UPDATE inference SET position = position + json_extract(w.value, '$.count'),
         event_count = event_count + json_extract(w.value, '$.count'),
-        last_sequence = json_extract(w.value, '$.head_sequence') FROM json_each(?) w
+        last_sequence = iif(json_extract(w.value, '$.count'), json_extract(w.value, '$.head_sequence'), last_sequence)
+    FROM json_each(?) w
     WHERE inference.key = json_extract(w.value, '$.inference')"""
 
 

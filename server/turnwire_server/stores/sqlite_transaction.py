@@ -135,7 +135,7 @@ class Joint:
     """An operation that is cheaper done for several callers at a time: neighbours that have the same `do` are.
 
     Python hands its lock over with every statement, and waits for it again: few statements are worth more than fast
-    ones. `do` takes the arguments of all and returns the error of each.
+    ones. `do` takes the arguments of all and returns the error of each; for what it refuses it must not have written.
     """
 
     do: Callable[[Transaction, Sequence[Any]], Sequence[Exception | None]]

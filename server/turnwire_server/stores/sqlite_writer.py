@@ -1,7 +1,8 @@
 """Group commit: one thread writes, and whatever arrived while the last commit ran is the next transaction.
 
-Each operation has a savepoint of its own, so one that is refused does not hurt its neighbours. After the commit, and
-only then, what it appended is published on the event loop, and the callers get their results.
+Each operation has a savepoint of its own, so one that is refused does not hurt its neighbours; joint ones share one,
+and are done one by one if that breaks. After the commit, and only then, what it appended is published on the event
+loop, and the callers get their results.
 
 An error before the COMMIT is definite: nothing happened. An error of the COMMIT itself is looked into; what cannot be
 found out is told as it is. After an error the next transaction tries again, so the writer recovers with its file.
@@ -210,9 +211,11 @@ class GroupCommitWriter:
             transaction.undo(mark)
             read_anew(self._connection, error)
             is_ours = isinstance(error, sqlite3.Error)
-            told = [unavailable(error, is_definite=True) if is_ours else error for _ in jobs]
-            outcomes = [_Outcome(job.future, error=each) for job, each in zip(jobs, told, strict=True)]
+            told = unavailable(error, is_definite=True) if is_ours else error
+            outcomes = [_Outcome(jobs[0].future, error=told)]
         self._connection.execute("RELEASE operation")
+        if len(outcomes) < len(jobs):  # which of the joint ones broke is not known: each is tried by itself
+            return [outcome for job in jobs for outcome in self._run_group((job,), transaction)]
         return outcomes
 
     def _roll_back(self) -> None:

@@ -49,17 +49,17 @@ def case(pace: Pace) -> str:
 
 def _measure(bench: BenchRun, contender: Contender, number: int, paced_at: Pace) -> None:
     sessions, rate, seconds = paced_at
-    events, pace = int(rate * seconds), 1 / rate
+    events, gap = int(rate * seconds), 1 / rate
     begin_at = time.time() + LEAD_SECONDS + sessions * LEAD_SECONDS_PER_SESSION
-    begins = [begin_at + pace * index / sessions for index in range(sessions)]
+    begins = [begin_at + gap * index / sessions for index in range(sessions)]
     match contender:
         case Turnwire():
             path = SUBSCRIBE
-            started = _start(contender, begins, events, pace)
+            started = _start(contender, begins, events, gap)
             requests = [each.until_end() for each in started]
         case Bare():
             path, started = "/bench.Bare/Stream", list[Started]()
-            requests = [Order(events, 1, begin, pace).encode() for begin in begins]
+            requests = [Order(events, 1, begin, gap).encode() for begin in begins]
         case _:
             raise TypeError(contender.name)
     before = contender.process.cpu_seconds()
@@ -79,9 +79,7 @@ def _measure(bench: BenchRun, contender: Contender, number: int, paced_at: Pace)
                 calls.delete(each)
 
 
-def _start(contender: Turnwire, begins: list[float], events: int, pace: float) -> list[Started]:
+def _start(contender: Turnwire, begins: list[float], events: int, gap: float) -> list[Started]:
     """Start an inference per session; each begins when it is its turn."""
     with Calls(contender.process.address) as calls:
-        return [
-            calls.start(paced(events, DELTA_LENGTH, pace, max(0.0, begin - time.time() - pace))) for begin in begins
-        ]
+        return [calls.start(paced(events, DELTA_LENGTH, gap, max(0.0, begin - time.time() - gap))) for begin in begins]

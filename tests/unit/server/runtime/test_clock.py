@@ -43,12 +43,18 @@ async def test_waits_that_end_together_are_all_ended() -> None:
 
 
 @both
-async def test_an_error_is_raised(long_seconds_min: float) -> None:
+@pytest.mark.parametrize("error", [LookupError, TimeoutError])
+async def test_an_error_is_raised(long_seconds_min: float, error: type[Exception]) -> None:
     async def fail() -> None:
-        raise LookupError
+        raise error
 
-    with pytest.raises(LookupError):
+    with pytest.raises(error):
         await SystemClock(long_seconds_min).wait_for(fail(), 5)
+
+
+@both
+async def test_a_wait_may_last_for_ever(long_seconds_min: float) -> None:
+    assert await SystemClock(long_seconds_min).wait_for(asyncio.sleep(0), float("inf"))
 
 
 @both

@@ -136,8 +136,9 @@ async def test_joint_operations_are_done_together_with_their_neighbours(writer: 
     def append(tx: Transaction, sessions: Sequence[int]) -> list[Exception | None]:
         done.append([*sessions])
         for session in sessions:
-            tx.append(session, "i", [b"x"])
-        return [LookupError(session) if session == 2 else None for session in sessions]
+            if session == 1:
+                tx.append(session, "i", [b"x"])
+        return [None if session == 1 else LookupError(session) for session in sessions]
 
     joint = [writer.writer.run_joint(Joint(append, session)) for session in (1, 2, 1, 2, 1)]
     outcomes = await _behind_a_gate(writer, *joint[:3], writer.append(1, b"alone"), *joint[3:])
@@ -150,19 +151,23 @@ async def test_joint_operations_are_done_together_with_their_neighbours(writer: 
         LookupError,
         type(None),
     ]
-    assert len(writer.commits) == 1
+    assert [(c.session_id, [k.last_sequence for k in c.chunks]) for c in writer.commits[0]] == [("a", [4])]
 
 
-async def test_joint_operations_that_break_are_undone_alone(writer: Writer) -> None:
-    def fail(tx: Transaction, sessions: Sequence[int]) -> list[Exception | None]:
+@pytest.mark.parametrize("error", [sqlite_error("it is broken", sqlite3.SQLITE_CORRUPT), KeyError("a defect")])
+async def test_of_joint_operations_only_the_one_that_breaks_is_undone(writer: Writer, error: Exception) -> None:
+    def append(tx: Transaction, sessions: Sequence[int]) -> list[Exception | None]:
         for session in sessions:
-            tx.append(session, "i", [b"never"])
-        raise sqlite_error("database or disk is full", sqlite3.SQLITE_FULL)
+            tx.append(session, "i", [b"x"])
+            if session == 2:
+                raise error
+        return [None for _ in sessions]
 
-    joint = [writer.writer.run_joint(Joint(fail, session)) for session in (1, 2)]
+    joint = [writer.writer.run_joint(Joint(append, session)) for session in (1, 2, 1)]
     outcomes = await _behind_a_gate(writer, writer.append(1, b"x"), *joint, writer.append(1, b"y"))
-    assert [type(outcome) for outcome in outcomes] == [int, StoreUnavailableError, StoreUnavailableError, int]
-    assert [(c.session_id, [k.last_sequence for k in c.chunks]) for c in writer.commits[0]] == [("a", [2])]
+    told = StoreUnavailableError if isinstance(error, sqlite3.Error) else KeyError
+    assert [type(outcome) for outcome in outcomes] == [int, type(None), told, type(None), int]
+    assert [(c.session_id, [k.last_sequence for k in c.chunks]) for c in writer.commits[0]] == [("a", [4])]
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64, 65, 200])
