@@ -23,6 +23,7 @@ from fault.laggard import FLOODS, STREAMS
 from fault.link import Life, Link
 from fault.nemesis import Conjurer
 from fault.provider import ORDERS, Provider, running_provider
+from fault.pulse import Pulse
 from fault.schedule import SLOTS, SPRINTS, Round, draw_round, has_disk, has_provider
 from fault.slot import run_lags, run_patron, run_slot, run_sprint
 from fault.stage import Stage
@@ -64,7 +65,7 @@ class FaultTest:
     ) -> None:
         self._folder = folder
         self.history = History(folder / "history.jsonl")
-        self.stage = Stage(seed, Link(self.history))
+        self.stage = Stage(seed, Link(self.history), Pulse(folder))
         self.round = 0
         self.slowest_settle_seconds = 0.0
         self._host = Host(folder / "turnwire.db", self.stage, plant, on_down)
