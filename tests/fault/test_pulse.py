@@ -24,8 +24,12 @@ async def beating(folder: Path | None) -> AsyncIterator[Pulse]:
             await task
 
 
+def _write_slowly(_: int) -> None:
+    time.sleep(0.4)
+
+
 async def test_a_slow_disk_excuses_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "_write", lambda _: time.sleep(0.4))
+    monkeypatch.setattr(pulse, "_write", _write_slowly)
     async with beating(tmp_path) as made:
         began = time.monotonic()
         await asyncio.sleep(0.3)
