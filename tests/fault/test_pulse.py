@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from fault.pulse import EXCUSED_SHARE_MAX, Pulse
 
 
 @asynccontextmanager
-async def beating(folder: Path | None) -> AsyncIterator[Pulse]:
+async def beating(folder: Path | None) -> AsyncGenerator[Pulse]:
     made = Pulse(folder)
     task = asyncio.create_task(made.run())
     try:
