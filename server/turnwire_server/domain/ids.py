@@ -1,6 +1,7 @@
 """Identities."""
 
 import os
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -30,5 +31,4 @@ def mint_id(now: Callable[[], datetime] = _machine_now) -> str:
     """
     milliseconds = (now() - _EPOCH) // _MILLISECOND & 2**48 - 1
     random = int.from_bytes(os.urandom(10)) & ~_FIXED
-    digits = f"{milliseconds << 80 | random | _VERSION_AND_VARIANT:032x}"
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return str(uuid.UUID(int=milliseconds << 80 | random | _VERSION_AND_VARIANT))
