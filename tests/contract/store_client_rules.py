@@ -13,7 +13,7 @@ from turnwire_server.domain.inference import ConflictPolicy, InferenceConfig, Ov
 from turnwire_server.domain.session import NewSession, PauseAction, SessionChange, StepMode
 from turnwire_server.domain.turn import PER_TURN_DATA, Block, TurnState, User
 from turnwire_server.stores.base import Amendment, Base, Waiting
-from turnwire_server.stores.start import Admission, Idempotency, SessionState, StartCommand, Started
+from turnwire_server.stores.start import Admission, Idempotency, Seat, SessionState, StartCommand, Started
 
 _POLICIES = (
     ConflictPolicy.ENQUEUE,
@@ -93,7 +93,9 @@ def _key(rpc: str, number: int) -> Idempotency | None:
 
 def start(driver: Driver, step: Step) -> Sent:
     """A client starts an inference."""
-    policy, key, timeout, parent, is_new, is_recorded = step.take(5, 6, 3, 12, 6, 2)
+    policy, key, timeout, parent, is_new, is_recorded, by = step.take(5, 6, 3, 12, 6, 2, 6)
+    owner = driver.owners[by] if by < len(driver.owners) else None
+    seat = Seat(owner.id, driver.world.mint("seat")) if owner else None
     is_forked = step.who == 2 or step.which == 3
     principal, session_id = SESSIONS[(0, 0, 1, 0, 2)[step.which]]
     if is_new == 5:
@@ -117,9 +119,12 @@ def start(driver: Driver, step: Step) -> Sent:
 
     def done(started: Started) -> None:
         driver.inferences.append((principal, started.inference.inference_id))
+        if owner and seat and started.claim and owner.is_up and owner.id == seat.owner:
+            driver.take(owner, started.claim)
+            driver.counts["started: seated"] += 1
         driver.counts[f"started: {command.conflict_policy.name}{'' if started.created else ', made before'}"] += 1
 
-    return Sent(Call("start", command, Witness(_admit)), Slot(), done)
+    return Sent(Call("start", command, Witness(_admit), seat), Slot(), done)
 
 
 def _admit(command: StartCommand, state: SessionState) -> Admission:

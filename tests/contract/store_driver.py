@@ -195,13 +195,17 @@ class Driver:
 
         def done(claims: tuple[Claim, ...]) -> None:
             for claim in claims:
-                run = Run(claim=claim, position=claim.position, step=claim.step, is_lost=claim.is_lost)
-                owner.runs.append(run)
+                self.take(owner, claim)
                 is_first = claim.inference.attempt == 0 and not claim.step
                 what = "lost" if claim.is_lost else "first" if is_first else "continued"
                 self.counts[f"claimed: {what}{', with effects' if claim.effects else ''}"] += 1
 
         return Sent(call, owner, done, lambda _: self.die(owner))
+
+    def take(self, owner: Owner, claim: Claim) -> None:
+        """Let an owner run what it was given."""
+        run = Run(claim=claim, position=claim.position, step=claim.step, is_lost=claim.is_lost)
+        owner.runs.append(run)
 
     def beat(self, owner: Owner) -> Sent:
         """Let an owner say that it lives, and compare what runs with what it knows of."""

@@ -12,7 +12,7 @@ from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.session import NewSession, Session
 from turnwire_server.stores.base import SessionStore
 from turnwire_server.stores.lease import Claim, Ending, Lease, Step
-from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
+from turnwire_server.stores.start import Decide, Idempotency, Seat, StartCommand, Started
 
 # The calls that are made under a lease, from a position.
 _UNDER_LEASE = frozenset({"append", "record_effects", "commit_step", "hand_back", "finish"})
@@ -163,10 +163,10 @@ class NoKeyGate(_Wrapper):
         """Create as if it were for the first time."""
         return await self._store.create_session(principal, new, self._unknown(token), None, check)
 
-    async def start(self, command: StartCommand, decide: Decide) -> Started:
+    async def start(self, command: StartCommand, decide: Decide, seat: Seat | None = None) -> Started:
         """Start as if it were for the first time."""
         inference_id = self._unknown(command.inference_id)
-        return await self._store.start(replace(command, inference_id=inference_id, idempotency=None), decide)
+        return await self._store.start(replace(command, inference_id=inference_id, idempotency=None), decide, seat)
 
     def _unknown(self, token: str) -> str:
         times = self._sent.count(token)

@@ -300,6 +300,9 @@ class Harness:
             moved = {chunk.inference_id: chunk.state for chunk in chunks if chunk.state}
             for inference_id, state in moved.items():
                 assert (await self.store.get_inference(principal, inference_id)).state is state
+            page = await self.store.list_inferences(principal, session_id, (), 1000, None)
+            for listed in page.items:  # a store may keep some at hand
+                assert await self.store.get_inference(principal, listed.inference_id) == listed
 
 
 class LookedAt(Exception):  # noqa: N818 - not an error, but the end of a look

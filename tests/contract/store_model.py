@@ -35,6 +35,7 @@ from turnwire_server.stores.lease import (
     Running,
     Step,
 )
+from turnwire_server.stores.start import Decide, Seat, StartCommand, Started
 
 
 @dataclass(slots=True, eq=False)
@@ -107,9 +108,28 @@ class Model(WaitModel):
         self.owners[owner].beats += len(claims) > len(sent)
         return tuple(claims)
 
+    def start(self, command: StartCommand, decide: Decide, seat: Seat | None = None) -> Started:
+        """See SessionStore."""
+        session = self.sessions.get((command.principal, command.target)) if isinstance(command.target, str) else None
+        is_first = session is None or not session.line()
+        known = len(self.inferences())
+        started = super().start(command, decide)
+        if seat is None:
+            return started
+        inference = self.inference(command.principal, started.inference.inference_id)
+        if is_first and len(self.inferences()) > known and self._is_alive(seat.owner):
+            inference.owner, inference.token = seat.owner, seat.token
+            begin(self.told, inference, self.now())
+            self.owners[seat.owner].beats += 1
+        is_seated = bool(inference.owner) and inference.token == seat.token
+        return Started(inference.shown(), started.created, inference.claimed() if is_seated else None)
+
     def _check_alive(self, owner: str) -> None:
-        if owner not in self.owners or not self.owners[owner].is_alive:
+        if not self._is_alive(owner):
             raise DeclaredDead
+
+    def _is_alive(self, owner: str) -> bool:
+        return owner in self.owners and self.owners[owner].is_alive
 
     def append(self, lease: Lease, position: int, events: Sequence[bytes]) -> None:
         """See SessionStore."""

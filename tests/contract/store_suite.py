@@ -15,6 +15,7 @@ from contract.store_line import CancelPromises, LinePromises
 from contract.store_log import LogPromises
 from contract.store_owners import DeathPromises, OwnerPromises, RevokePromises
 from contract.store_retention import ExpiryPromises, RetentionPromises
+from contract.store_seats import SeatPromises
 from contract.store_sessions import SessionPromises
 from contract.store_snapshots import SnapshotPromises
 from contract.store_starts import StartPromises
@@ -34,6 +35,7 @@ class StoreSuite(
     ForkPromises,
     ForkDeletionPromises,
     StartPromises,
+    SeatPromises,
     LinePromises,
     DisplacePromises,
     CancelPromises,

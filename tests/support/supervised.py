@@ -23,7 +23,7 @@ from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import Commit
 from turnwire_server.stores.memory import MemorySessionStore
-from turnwire_server.stores.start import Admission, StartCommand
+from turnwire_server.stores.start import Admission, Seat, SessionState, StartCommand, Started
 from turnwire_server.tools.executor import ToolExecutor
 from turnwire_server.tools.registry import ToolRegistry
 from turnwire_server.wire.event import decode_frames, encode_event, encode_frame
@@ -32,7 +32,7 @@ PROFILES = Profiles({"scripted": Profile("scripted", "scripted")}, "scripted")
 HANG = Overrides(engine_options='{"script": {"calls": [{"steps": [{"text": {"text": "hm"}}, {"hang": {}}]}]}}')
 
 
-CALLS = ("register", "claim", "heartbeat", "sweep", "append", "finish", "hand_back", "revoke", "declare_dead")
+CALLS = ("register", "start", "claim", "heartbeat", "sweep", "append", "finish", "hand_back", "revoke", "declare_dead")
 
 
 class FlakyStore(MemorySessionStore):
@@ -154,7 +154,10 @@ class World:
         profile: str = "scripted",
         attempts_max: int = 1,
         timeout: timedelta | None = None,
+        *,
+        is_seated: bool = False,
     ) -> Inference:
+        """Start an inference; one that is `is_seated` with a seat of the supervisor, if that has one."""
         command = StartCommand(
             LOCAL,
             mint_id(),
@@ -164,10 +167,16 @@ class World:
             attempts_max=attempts_max,
             timeout=timeout,
         )
-        started = await self.store.start(
-            command, lambda _c, _s: Admission(profile, "scripted", PROFILES.get("").config)
-        )
-        self.bus.publish(Hint(HintKind.QUEUED))
+
+        def decide(_command: StartCommand, _state: SessionState) -> Admission:
+            return Admission(profile, "scripted", PROFILES.get("").config)
+
+        async def send(seat: Seat | None) -> Started:
+            return await self.store.start(command, decide, seat)
+
+        started = await (self.supervisor.start(send) if is_seated else send(None))
+        if not started.claim:
+            self.bus.publish(Hint(HintKind.QUEUED))
         return started.inference
 
     async def events(self, session_id: str) -> list[Event]:
@@ -176,6 +185,11 @@ class World:
         events = [event for chunk in page.chunks for event in decode_frames(chunk.data)]
         assert [event.sequence for event in events] == list(range(1, len(events) + 1))
         return events
+
+    async def has(self, session_id: str) -> bool:
+        """Return whether there is a session, whoever knows of it."""
+        page = await self.store.list_sessions(LOCAL, {}, 100, None)
+        return any(session.session_id == session_id for session in page.items)
 
     async def turns(self, session_id: str) -> tuple[Turn, ...]:
         """Return the turns of a session, each with the blocks that it adds."""

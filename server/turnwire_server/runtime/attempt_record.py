@@ -47,12 +47,16 @@ class AttemptRecord:
         self._ports = ports
         self._patience = patience
         self._takes_snapshots = takes_snapshots
+        self._turn = claim.turn
         self._data: dict[str, str] = {}
         self._is_data_changed = False
         self._marks: list[SnapshotMark] = []
 
     async def load(self) -> None:
-        """Read the turn. Raises Fenced, if it is not that of the inference any more."""
+        """Read the turn, unless it came with the claim. Raises Fenced, if it is not that of the inference any more."""
+        if turn := self._turn:
+            self.blocks, self.given_count, self._data = turn.blocks, turn.given_block_count, dict(turn.data)
+            return
         blocks: list[Block] = []
         offset: int | None = 0
         while offset is not None:

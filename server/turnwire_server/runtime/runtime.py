@@ -98,8 +98,10 @@ class Runtime:
             displaced[:] = [first.inference_id for first in state.unfinished[:1] if displaces(command.conflict_policy)]
             return decide_start(command, state, self.profiles, self._queue_depth_max)
 
-        started = await resolve(self._clock, lambda: self.store.start(command, decide))
-        if started.created:
+        started = await self._supervisor.start(
+            lambda seat: resolve(self._clock, lambda: self.store.start(command, decide, seat))
+        )
+        if started.created and not started.claim:
             for inference_id in displaced:
                 self._bus.publish(Hint(HintKind.CANCEL, inference_id))
             self._bus.publish(Hint(HintKind.QUEUED, started.inference.inference_id))

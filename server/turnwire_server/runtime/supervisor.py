@@ -5,7 +5,6 @@ Hints from the bus make it fast; the periodic look at the store makes it right w
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, TypeVar
 
@@ -18,22 +17,22 @@ from turnwire_server.events.patience import CALL_SECONDS_MAX, LAST_SECONDS, PATI
 from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.guard import Guard
 from turnwire_server.runtime.inference_loop import Attempt
+from turnwire_server.runtime.leasing import Leasing
 from turnwire_server.runtime.observer import Observer
 from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.recovery import recover
 from turnwire_server.runtime.sweeper import Sweeper
 from turnwire_server.stores.base import OVERDUE_SECONDS
 from turnwire_server.stores.lease import Claim, DeclaredDead, Ending, Fenced, Heartbeat
+from turnwire_server.stores.start import Seat, Started
 from turnwire_server.telemetry.logs import logger
 
 # How often the store is looked at without any hint. Also the longest that a lost cancel hint delays a cancel.
 RECONCILE_SECONDS = 0.5
 
-# The most inferences that one call claims, so that claiming never keeps the store for long.
-CLAIM_MAX = 64
-
-# The most that is claimed to be recovered while there is no room for more.
-RECOVERIES_MAX = 16
+# The most cancels that are remembered for what may be given to us by a call under way. One that is forgotten is found
+# with the next look at the store.
+EARLY_CANCELS_MAX = 1024
 
 # How long a beat may take: several have to fit into the silence for which others wait.
 BEAT_SECONDS_MAX = 1.5
@@ -55,14 +54,6 @@ class OnFitness(Protocol):
     async def __call__(self, *, is_fit: bool) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A claim that was sent."""
-
-    tokens: tuple[str, ...]
-    only_lost: bool
-
-
 class Supervisor:
     """Runs the inferences of one process, at most `running_max` at a time; the others stay QUEUED.
 
@@ -79,7 +70,7 @@ class Supervisor:
         on_fitness: OnFitness | None = None,
         retention: timedelta | None = None,
     ) -> None:
-        self._owner = ports.mint()
+        self._leasing = Leasing(ports.mint)
         self._ports = ports
         self._bus = bus
         self._assemblies = assemblies
@@ -90,8 +81,8 @@ class Supervisor:
         self._answer_time = ports.clock.monotonic()
         self._attempts: dict[str, Attempt] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # everything that is done about an inference, attempts included
+        self._running: asyncio.TaskGroup | None = None  # of all of them, while there may be more
         self._recovering: set[str] = set()  # they take no engine, and so no place
-        self._asked: _Asked | None = None  # a claim, until it is known what became of it
         self._suspects: set[str] = set()
         self._observer = Observer()
         self._guard = Guard(ports.clock)
@@ -106,7 +97,7 @@ class Supervisor:
     @property
     def owner(self) -> str:
         """The id that the store knows this process by now."""
-        return self._owner
+        return self._leasing.owner
 
     @property
     def running_count(self) -> int:
@@ -117,7 +108,7 @@ class Supervisor:
         """Claim and run inferences until drain() is over."""
         unsubscribe = self._bus.subscribe(self._receive)
         # If it fails, the first claim finds an owner that nobody knows, and begins again.
-        await self._guarded("registering", lambda: self._ports.store.register(self._owner))
+        await self._guarded("registering", lambda: self._ports.store.register(self._leasing.owner))
         try:
             async with asyncio.TaskGroup() as group:
                 rounds = [
@@ -126,12 +117,37 @@ class Supervisor:
                     group.create_task(self._repeat("watching", self._watch)),
                 ]
                 async with asyncio.TaskGroup() as tasks:
-                    await self._claim_forever(tasks)
+                    self._running = tasks
+                    await self._claim_forever()
+                self._running = None
                 for task in rounds:
                     task.cancel()
         finally:
             unsubscribe()
             self._finished.set()
+
+    async def start(self, send: Callable[[Seat | None], Awaitable[Started]]) -> Started:
+        """Have a start sent to the store with a seat, if there is one, and run what has taken it.
+
+        Errors: what `send` raises. What became of the seat then, the next claim tells.
+        """
+        seat = None
+        if self._running and not self._is_draining:
+            seat = self._leasing.take_seat(self._room(), is_claim_due=self._wake.is_set())
+        if seat is None:
+            return await send(None)
+        try:
+            started = await self._leasing.start(seat, send)
+        finally:
+            if self._leasing.has_unresolved:
+                self._wake.set()
+        if started.claim:
+            self._launch(started.claim)
+        return started
+
+    def _room(self) -> int:
+        """Return how many more inferences may run, those of starts under way counted as running."""
+        return self._running_max - (len(self._tasks) - len(self._recovering)) - self._leasing.seat_count
 
     async def drain(self, grace_seconds: float) -> None:
         """Claim nothing more; let attempts end by themselves for a while, then hand their inferences back."""
@@ -152,41 +168,41 @@ class Supervisor:
         if hint.kind is HintKind.CANCEL:
             if attempt := self._attempts.get(hint.inference_id):
                 attempt.cancel()
-            elif self._asked or hint.inference_id in self._tasks:
+            elif self._leasing.tokens or hint.inference_id in self._tasks:
                 self._early_cancels.add(hint.inference_id)
         if hint.kind is HintKind.QUEUED:
             self._wake.set()
 
-    async def _claim_forever(self, tasks: asyncio.TaskGroup) -> None:
+    async def _claim_forever(self) -> None:
         while not self._is_draining:
             self._wake.clear()
-            if await self._claim(tasks) < CLAIM_MAX:
+            if not await self._claim():
                 await self._ports.clock.wait_for(self._wake.wait(), RECONCILE_SECONDS)
         give_up = self._ports.clock.monotonic() + LAST_SECONDS
-        while self._asked and self._ports.clock.monotonic() < give_up:  # what is ours has to be handed back
-            await self._claim(tasks)
+        # What is ours has to be handed back.
+        while self._leasing.tokens and self._ports.clock.monotonic() < give_up:
+            await self._claim()
             await self._ports.clock.sleep(RETRY_SECONDS)
 
-    async def _claim(self, tasks: asyncio.TaskGroup) -> int:
-        """Claim what there is room for, and attend to it; return how much that was. Recovering needs no room."""
-        room = min(self._running_max - len(self._tasks.keys() - self._recovering), CLAIM_MAX)
-        if self._asked is None:  # else it is not known what became of the last claim: it is sent again as it was
-            count, only_lost = (room, False) if room > 0 else (RECOVERIES_MAX, True)
-            name = self._ports.mint()  # of the call: its tokens are as unique as it is
-            self._asked = _Asked(tuple(f"{name}.{number}" for number in range(count)), only_lost)
-        asked = self._asked
+    async def _claim(self) -> bool:
+        """Claim what there is room for, and attend to it; return whether there may be more."""
+        leasing = self._leasing
+        asked = leasing.ask_again() if self._is_draining else leasing.ask(self._room())
+        if asked is None:
+            return False
         claims = await self._guarded(
             "claiming",
-            lambda: self._ports.store.claim(self._owner, asked.tokens, only_lost=asked.only_lost),
+            lambda: self._ports.store.claim(leasing.owner, asked.tokens, only_lost=asked.only_lost),
             seconds=LAST_SECONDS if self._is_draining else CALL_SECONDS_MAX,
         )
         if claims is None:
-            return 0
-        self._asked = None
+            return False
+        leasing.answered()
         for claim in claims:
-            self._launch(tasks, claim)
-        self._early_cancels &= self._tasks.keys()  # the others were not for us
-        return len(claims)
+            self._launch(claim)
+        if not leasing.tokens or len(self._early_cancels) > EARLY_CANCELS_MAX:
+            self._early_cancels &= self._tasks.keys()  # the others were not for us
+        return len(claims) == len(asked.tokens)
 
     async def _guarded(
         self,
@@ -196,27 +212,30 @@ class Supervisor:
         seconds: float = CALL_SECONDS_MAX,
     ) -> T | None:
         """Do one piece of work. That it fails is logged; it must not end the others, and has its next round."""
-        owner = self._owner
+        owner = self._leasing.owner
         try:
             return await self._guard.call(what, work, about, seconds)
         except DeclaredDead:
-            if owner == self._owner:
+            if owner == self._leasing.owner:
                 await self._guarded("registering", self._begin_again)
             return None
 
     async def _begin_again(self) -> None:
         """Register under another id: nothing of what was ours is ours any more."""
         log.error("the store does not know this process as an owner, or not any more; beginning again")
-        self._owner, self._asked, self._suspects = self._ports.mint(), None, set()
+        self._leasing.begin_again()
+        self._suspects = set()
         for attempt in tuple(self._attempts.values()):
             attempt.forget()
-        await self._ports.store.register(self._owner)
+        await self._ports.store.register(self._leasing.owner)
 
-    def _launch(self, tasks: asyncio.TaskGroup, claim: Claim) -> None:
+    def _launch(self, claim: Claim) -> None:
+        if self._running is None:  # it came too late, and is recovered at the next start
+            return
         inference_id = claim.inference.inference_id
         if former := self._attempts.get(inference_id):  # lost by us and claimed by us again, before we noticed
             former.forget()
-        self._tasks[inference_id] = tasks.create_task(self._attend(claim, self._tasks.get(inference_id)))
+        self._tasks[inference_id] = self._running.create_task(self._attend(claim, self._tasks.get(inference_id)))
         if claim.is_lost:
             self._recovering.add(inference_id)
         else:
@@ -285,7 +304,7 @@ class Supervisor:
         try:
             # Others must not take us for dead because of one call that hangs.
             heartbeat = await bounded(
-                self._ports.clock, lambda: self._ports.store.heartbeat(self._owner), BEAT_SECONDS_MAX
+                self._ports.clock, lambda: self._ports.store.heartbeat(self._leasing.owner), BEAT_SECONDS_MAX
             )
         except StoreUnavailableError:
             self._failure_time = self._ports.clock.monotonic()
@@ -314,12 +333,12 @@ class Supervisor:
             elif known.get(inference_id) == token:
                 attempt.forget()
         # One that was just claimed is not in our list yet; one that is missing twice was left by a defect.
-        asked = self._asked.tokens if self._asked else ()
-        missing = {each.token for each in heartbeat.running if each.inference_id not in self._tasks} - {*asked}
+        missing = {each.token for each in heartbeat.running if each.inference_id not in self._tasks}
+        missing -= self._leasing.tokens
         orphans = missing & self._suspects
         self._suspects = missing
         if orphans:
-            await self._ports.store.revoke(self._owner, orphans)
+            await self._ports.store.revoke(self._leasing.owner, orphans)
             self._wake.set()
 
     async def _declare_dead(self, heartbeat: Heartbeat) -> None:

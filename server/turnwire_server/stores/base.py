@@ -29,7 +29,7 @@ from turnwire_server.domain.session import NewSession, Session, SessionChange, S
 from turnwire_server.domain.turn import Block, SnapshotPhase, Turn, TurnSnapshot, TurnView
 from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease, Step
 from turnwire_server.stores.page import LogPage, Page, TurnPage
-from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
+from turnwire_server.stores.start import Decide, Idempotency, Seat, StartCommand, Started
 
 # How long after its deadline a running inference is taken from an owner that did not end it.
 OVERDUE_SECONDS = 10.0
@@ -160,8 +160,11 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def start(self, command: StartCommand, decide: Decide) -> Started:
+    async def start(self, command: StartCommand, decide: Decide, seat: Seat | None = None) -> Started:
         """Accept an inference: the idempotency gate, then existence, then `decide`, then QUEUED and its event.
+
+        With a `seat`, what has nobody before it in its session's line is claimed with that at once, as claim() does it;
+        it stays QUEUED if the owner of the seat is not known, or not any more.
 
         With INTERRUPT and ROLLBACK it displaces what is active, or else what is first in line, and is the first then.
         What it displaces is told to cancel, and ends at once unless it is RUNNING. With ROLLBACK it is for the parent

@@ -68,7 +68,12 @@ def new_inference(command: StartCommand, admission: Admission, session_id: str, 
 
 def complete_blocks(blocks: Iterable[Block], mint: Mint) -> tuple[Block, ...]:
     """Return blocks that all have an id and a role."""
-    return tuple(replace(block, id=block.id or mint(), role=block.role or ROLES[type(block.kind)]) for block in blocks)
+    return tuple(
+        block
+        if block.id and block.role
+        else replace(block, id=block.id or mint(), role=block.role or ROLES[type(block.kind)])
+        for block in blocks
+    )
 
 
 def block_content(block: Block) -> bytes:

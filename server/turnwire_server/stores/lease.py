@@ -11,7 +11,7 @@ from datetime import datetime
 
 from turnwire_server.domain.event import Outcome
 from turnwire_server.domain.inference import Inference, InferenceState, Overrides, Usage
-from turnwire_server.domain.turn import Block, SnapshotMark
+from turnwire_server.domain.turn import Block, SnapshotMark, Turn
 
 
 class Fenced(Exception):  # noqa: N818 - the normal fate of an owner that was replaced, not an error of the contract
@@ -46,7 +46,8 @@ class Claim:
     `position` counts the events that were appended under leases so far: a new lease goes on from there. `step` counts
     the committed steps, `holds_through` is the sequence of the last event that holds whatever becomes of the attempt,
     `checkpoint` is what the runtime committed with the last step, `effects` are the tool calls since then. `is_lost`:
-    an attempt was under way whose owner is gone; it has to be recovered before anything else.
+    an attempt was under way whose owner is gone; it has to be recovered before anything else. `turn` is the turn with
+    all its blocks, where the store had them at hand; None: it is to be read.
     """
 
     lease: Lease
@@ -59,6 +60,7 @@ class Claim:
     checkpoint: bytes = b""
     effects: tuple[Effect, ...] = ()
     is_lost: bool = False
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)

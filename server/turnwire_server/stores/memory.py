@@ -38,7 +38,7 @@ from turnwire_server.stores.lease import Claim, Effect, Ending, Heartbeat, Lease
 from turnwire_server.stores.memory_nouns import HeldSession, HeldTurn
 from turnwire_server.stores.memory_state import State
 from turnwire_server.stores.page import LogPage, Page, TurnPage, take_chunks, take_listing, take_page
-from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
+from turnwire_server.stores.start import Decide, Idempotency, Seat, StartCommand, Started
 
 T = TypeVar("T")
 
@@ -112,9 +112,9 @@ class MemorySessionStore:
         self._state.drop(held)
         self._publish()
 
-    async def start(self, command: StartCommand, decide: Decide) -> Started:
+    async def start(self, command: StartCommand, decide: Decide, seat: Seat | None = None) -> Started:
         """See SessionStore."""
-        started = starts.start(self._state, command, decide)
+        started = starts.start(self._state, command, decide, seat)
         self._publish()
         return started
 

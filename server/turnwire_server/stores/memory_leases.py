@@ -62,13 +62,18 @@ def claim(state: State, owner: str, tokens: Sequence[str], *, only_lost: bool) -
     claims = [held.claim(is_lost=held.was_lost) for held in sorted(sent.values(), key=_key)]
     free = [token for token in tokens if token not in sent]
     for token, held in zip(free, _claimable(state, only_lost=only_lost), strict=False):
-        held.was_lost = held.inference.state is InferenceState.RUNNING
-        if not held.was_lost:
-            state.begin(held)
-        held.owner, held.lease, held.is_handed_back = owner, token, False
+        grant_lease(state, held, owner, token)
         claims.append(held.claim(is_lost=held.was_lost))
     state.beats[owner] += len(claims) > len(sent)
     return tuple(claims)
+
+
+def grant_lease(state: State, held: HeldInference, owner: str, token: str) -> None:
+    """Give an inference to an owner; one that is not lost begins."""
+    held.was_lost = held.inference.state is InferenceState.RUNNING
+    if not held.was_lost:
+        state.begin(held)
+    held.owner, held.lease, held.is_handed_back = owner, token, False
 
 
 def append(state: State, lease: Lease, position: int, events: Sequence[bytes]) -> None:
@@ -150,9 +155,9 @@ def finish(state: State, lease: Lease, position: int, ending: Ending) -> HeldInf
 def sweep(state: State, now: datetime) -> bool:
     """See SessionStore."""
     state.forget_keys()
-    for held in list(state.inferences.values()):
+    for held in list(state.unfinished.values()):
         deadline = held.inference.deadline_time
-        if deadline is None or held.inference.state.is_terminal:
+        if deadline is None:
             continue
         if held.inference.state is not InferenceState.RUNNING:
             if deadline <= now:
@@ -178,8 +183,8 @@ def _check_lives(state: State, owner: str) -> None:
 
 
 def _claimable(state: State, *, only_lost: bool) -> Iterator[HeldInference]:
-    lines = (held.line() for held in state.sessions.values())
-    first = [line[0] for line in lines if line]
+    sessions = {held.session.key: held.session for held in state.unfinished.values()}
+    first = [session.line()[0] for session in sessions.values()]
     queued = [held for held in first if held.inference.state is InferenceState.QUEUED and not only_lost]
     lost = [held for held in state.running() if not held.owner]
     return iter(sorted([*queued, *lost], key=_key))

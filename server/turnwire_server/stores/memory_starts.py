@@ -1,6 +1,7 @@
 """What a MemorySessionStore does with a start: it encodes first, so that it changes nothing if that fails."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from turnwire_server.domain import lifecycle
 from turnwire_server.domain.errors import (
@@ -8,26 +9,28 @@ from turnwire_server.domain.errors import (
     TurnNotFoundError,
 )
 from turnwire_server.domain.inference import InferenceState
+from turnwire_server.domain.turn import TurnView
 from turnwire_server.stores.intake import (
     encode_map,
     inference_bytes,
     new_inference,
 )
+from turnwire_server.stores.lease import Claim
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
+from turnwire_server.stores.memory_leases import grant_lease
 from turnwire_server.stores.memory_nouns import HeldInference, HeldSession
 from turnwire_server.stores.memory_state import State, encoded_blocks
-from turnwire_server.stores.start import Decide, SessionState, StartCommand, Started
+from turnwire_server.stores.start import Decide, Seat, SessionState, StartCommand, Started
 from turnwire_server.wire.inference import overrides_to_proto
 
 
-def start(state: State, command: StartCommand, decide: Decide) -> Started:
+def start(state: State, command: StartCommand, decide: Decide, seat: Seat | None) -> Started:
     """See SessionStore."""
     made = state.pass_gate(command.principal, command.idempotency)
     if made and made.inference:
-        shown = made.inference.shown()
-        return Started(shown, created=shown.inference_id == command.inference_id)
+        return _started(made.inference, command, seat)
     if state.has_used(command.inference_id):
-        return Started(_sent(state, command).shown(), created=True)
+        return _started(_sent(state, command), command, seat)
     if isinstance(command.target, str):
         session = state.session(command.principal, command.target)
     else:
@@ -54,7 +57,22 @@ def start(state: State, command: StartCommand, decide: Decide) -> Started:
     state.move(inference, lifecycle.enqueue(inference.inference, position, inference.inference.create_time))
     state.keep(session, inference, command.idempotency)
     state.use(command.inference_id)
-    return Started(inference.shown(), created=True)
+    if seat and not line and seat.owner in state.beats:
+        grant_lease(state, inference, seat.owner, seat.token)
+        state.beats[seat.owner] += 1
+    return _started(inference, command, seat)
+
+
+def _started(held: HeldInference, command: StartCommand, seat: Seat | None) -> Started:
+    shown = held.shown()
+    is_seated = seat is not None and held.lease == seat.token and shown.state is InferenceState.RUNNING
+    is_ours = shown.inference_id == command.inference_id
+    return Started(shown, created=is_ours, claim=_claim(held) if is_seated else None)
+
+
+def _claim(held: HeldInference) -> Claim:
+    turn = held.session.show(held.turn, held.turn.blocks(TurnView.FULL)) if held.turn else None
+    return replace(held.claim(is_lost=held.was_lost), turn=turn)
 
 
 def _sent(state: State, command: StartCommand) -> HeldInference:

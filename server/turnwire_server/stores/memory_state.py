@@ -47,6 +47,7 @@ class State:
         self.beats: dict[str, int] = {}
         self.sessions: dict[tuple[str, str], HeldSession] = {}
         self.inferences: dict[tuple[str, str], HeldInference] = {}
+        self.unfinished: dict[int, HeldInference] = {}  # those of them that have not ended, by key: the oldest first
         self._made: dict[tuple[str, str, str], Made] = {}
         self._tokens: dict[str, datetime] = {}
         self._incarnation = mint()
@@ -73,7 +74,7 @@ class State:
 
     def running(self) -> list[HeldInference]:
         """Return the inferences that run, the oldest first."""
-        return [held for held in self.inferences.values() if held.inference.state is InferenceState.RUNNING]
+        return [held for held in self.unfinished.values() if held.inference.state is InferenceState.RUNNING]
 
     def pass_gate(self, principal: str, idempotency: Idempotency | None) -> Made | None:
         """Return what the first call with an idempotency key made, None if this is the first.
@@ -123,6 +124,7 @@ class State:
         if inference:
             session.inferences.append(inference)
             self.inferences[session.principal, inference.inference.inference_id] = inference
+            self.unfinished[inference.key] = inference
         if idempotency:
             self.record(idempotency, session, inference)
 
@@ -224,6 +226,7 @@ class State:
             model=ending.model,
         )
         self.move(held, ended, (*before, *ending.events))
+        del self.unfinished[held.key]
         held.position += len(ending.events)
         held.extend(blocks, ending)
         if held.marks:

@@ -55,7 +55,7 @@ def list_waiting(
     state: State, principal: str, session_id: str, waits: InferenceState, limit: int, after: int | None
 ) -> Page[Waiting]:
     """See SessionStore."""
-    among: Iterable[HeldInference] = state.inferences.values()
+    among: Iterable[HeldInference] = state.unfinished.values()
     if session_id:
         among = state.session(principal, session_id).inferences
     waiting = {
@@ -72,7 +72,7 @@ def find_due(state: State, now: datetime, limit: int) -> tuple[Due, ...]:
     """See SessionStore."""
     due = [
         (held.wake_time, held.key, held)
-        for held in state.inferences.values()
+        for held in state.unfinished.values()
         if held.wake_time and held.wake_time <= now and held.inference.state in WAITING_STATES
     ]
     return tuple(Due(held.session.principal, held.inference.inference_id) for *_, held in sorted(due)[:limit])

@@ -34,9 +34,10 @@ from turnwire_server.stores.sqlite_file import FileLock, OpenFiles, StoreOpenErr
 from turnwire_server.stores.sqlite_forks import fork_session
 from turnwire_server.stores.sqlite_migration import check_file, migrate, read_scripts
 from turnwire_server.stores.sqlite_snapshots import list_turn_snapshots
+from turnwire_server.stores.sqlite_starts import start
 from turnwire_server.stores.sqlite_transaction import Joint, Operation, Transaction
 from turnwire_server.stores.sqlite_writer import CLOSED, GroupCommitWriter
-from turnwire_server.stores.start import Decide, Idempotency, StartCommand, Started
+from turnwire_server.stores.start import Decide, Idempotency, Seat, StartCommand, Started
 
 T = TypeVar("T")
 
@@ -122,9 +123,9 @@ class SqliteSessionStore:
         """See SessionStore."""
         await self._write(lambda tx: delete_session(tx, principal, session_id, revision, force=force, log=log))
 
-    async def start(self, command: StartCommand, decide: Decide) -> Started:
+    async def start(self, command: StartCommand, decide: Decide, seat: Seat | None = None) -> Started:
         """See SessionStore. `decide` is called on the writer's thread."""
-        return await self._write(lambda tx: inferences.start(tx, command, decide))
+        return await self._write(lambda tx: start(tx, command, decide, seat))
 
     async def fork_session(
         self,
@@ -225,6 +226,8 @@ class SqliteSessionStore:
 
     async def get_inference(self, principal: str, inference_id: str) -> Inference:
         """See SessionStore."""
+        if not self._is_closed and (recent := self._writer.recent.get(principal, inference_id)):
+            return recent
         return await self._read(lambda db: inferences.load_inference(db, principal, inference_id).inference)
 
     async def list_inferences(

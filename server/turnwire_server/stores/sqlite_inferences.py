@@ -11,36 +11,28 @@ from turnwire_server.domain import lifecycle
 from turnwire_server.domain.errors import (
     InferenceNotFoundError,
     NoActiveInferenceError,
-    SessionNotFoundError,
-    TurnNotFoundError,
 )
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import WAITING_STATES, Inference, InferenceState
-from turnwire_server.stores.intake import encode_map, inference_bytes, new_inference
+from turnwire_server.stores.intake import inference_bytes
 from turnwire_server.stores.lease import Effect, Ending, Step
-from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
+from turnwire_server.stores.line import InLine, Parent
 from turnwire_server.stores.page import Page, take_listing
 from turnwire_server.stores.sqlite_rows import (
     SELECT_INFERENCE,
     InferenceRow,
-    encode_overrides,
     inference_from_row,
     inference_to_columns,
     optional_micros,
     to_micros,
 )
 from turnwire_server.stores.sqlite_sessions import (
-    SessionRow,
-    insert_session,
     load_session,
-    pass_gate,
-    record_creation,
-    use_token,
 )
 from turnwire_server.stores.sqlite_snapshots import add_final_mark, add_marks
 from turnwire_server.stores.sqlite_transaction import Transaction
-from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, find_turn, replace_data
-from turnwire_server.stores.start import Decide, SessionState, StartCommand, Started, Unfinished
+from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, replace_data
+from turnwire_server.stores.start import Unfinished
 from turnwire_server.wire.event import encode_event
 
 # Those that have not ended, by the two indexes that have no others.
@@ -97,54 +89,9 @@ def list_inferences(
     return take_listing(((row.key, row.inference) for row in found), limit, inference_bytes)
 
 
-def start(tx: Transaction, command: StartCommand, decide: Decide) -> Started:
-    """See SessionStore."""
-    connection, principal, idempotency = tx.connection, command.principal, command.idempotency
-    if idempotency and (made := pass_gate(tx, principal, idempotency)):
-        inference = load_inference(connection, principal, made.inference_id).inference
-        return Started(inference, created=made.inference_id == command.inference_id)
-    if not idempotency and not use_token(tx, command.inference_id):
-        sent = find_inference(connection, principal, command.inference_id)
-        if sent is None:
-            raise SessionNotFoundError(session_id=_name_of(command))
-        return Started(sent.inference, created=True)
-    session = (
-        load_session(connection, principal, command.target)
-        if isinstance(command.target, str)
-        else insert_session(tx, principal, command.target, tx.mint())
-    )
-    line = _read_line(connection, session.key)
-    displaced = find_displaced(command.conflict_policy, line)
-    parent = choose_parent(command, displaced)
-    admission = decide(command, _read_state(connection, session, line, parent))
-    if displaced:
-        cancel(tx, load_inference(connection, principal, displaced.unfinished.inference_id), "")
-    inference = new_inference(command, admission, session.session.session_id, tx.now())
-    key = _insert(tx, session.key, inference, decide_rank(command.conflict_policy, line))
-    add_blocks(tx, principal, key, 0, command.input)
-    connection.execute(
-        "INSERT INTO command (inference, engine, overrides, metadata, data, is_parent_fixed, parent)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            key,
-            admission.engine,
-            encode_overrides(command.overrides),
-            encode_map(command.metadata),
-            encode_map(command.data),
-            parent.is_fixed,
-            parent.index,
-        ),
-    )
-    if idempotency:
-        record_creation(tx, principal, idempotency, session, inference.inference_id)
-    row = load_inference(connection, principal, inference.inference_id)
-    queued = lifecycle.enqueue(inference, row.inference.queue_position or 1, inference.create_time)
-    return Started(move(tx, row, queued), created=True)
-
-
 def get_first_in_line(connection: sqlite3.Connection, principal: str, session_id: str) -> Inference:
     """See SessionStore."""
-    line = _read_line(connection, load_session(connection, principal, session_id).key)
+    line = read_line(connection, load_session(connection, principal, session_id).key)
     if not line:
         raise NoActiveInferenceError(session_id=session_id)
     return load_inference(connection, principal, line[0].unfinished.inference_id).inference
@@ -196,11 +143,8 @@ def settle_effects(tx: Transaction, inference: int) -> None:
     tx.connection.execute("DELETE FROM effect WHERE inference = ?", (inference,))
 
 
-def _name_of(command: StartCommand) -> str:
-    return command.target if isinstance(command.target, str) else command.target.session_id
-
-
-def _read_line(connection: sqlite3.Connection, session: int) -> list[InLine]:
+def read_line(connection: sqlite3.Connection, session: int) -> list[InLine]:
+    """Return the line of a session, the active one first."""
     return [
         InLine(
             Unfinished(row["inference_id"], InferenceState(row["state"]), bool(row["is_active"])),
@@ -209,26 +153,6 @@ def _read_line(connection: sqlite3.Connection, session: int) -> list[InLine]:
         )
         for row in connection.execute(_SELECT_LINE, {"session": session})
     ]
-
-
-def _read_state(
-    connection: sqlite3.Connection, found: SessionRow, line: Sequence[InLine], parent: Parent
-) -> SessionState:
-    session = found.session
-    index = parent.index if parent.is_fixed else session.turn_count - 1
-    row = None if index is None or index < 0 else find_turn(connection, found.key, index)
-    if parent.is_fixed and index is not None and row is None:
-        raise TurnNotFoundError(session_id=session.session_id, index=index)
-    return SessionState(session, tuple(place.unfinished for place in line), row.turn if row else None)
-
-
-def _insert(tx: Transaction, session: int, inference: Inference, rank: int) -> int:
-    cursor = tx.connection.execute(
-        "INSERT INTO inference (inference_id, session, rank, state, is_active, deadline, cancel_requested, record)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (inference.inference_id, session, rank, *inference_to_columns(inference)),
-    )
-    return cursor.lastrowid or 0
 
 
 def read_command(connection: sqlite3.Connection, row: InferenceRow) -> sqlite3.Row:
@@ -245,6 +169,7 @@ def cancel(tx: Transaction, row: InferenceRow, reason: str) -> Inference:
         tx.connection.execute(
             "UPDATE inference SET cancel_requested = ?, record = ? WHERE key = ?", (cancel_requested, record, row.key)
         )
+        tx.wrote(row.principal, requested)
     if requested.state.is_terminal or requested.state is InferenceState.RUNNING:
         return requested
     return end(tx, replace(row, inference=requested), Ending(Cancelled()))
@@ -321,4 +246,5 @@ def write(
             row.key,
         ),
     )
+    tx.wrote(row.principal, inference)
     return inference

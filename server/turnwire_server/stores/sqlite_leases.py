@@ -138,14 +138,19 @@ def claim(tx: Transaction, owner: str, tokens: Sequence[str], *, only_lost: bool
     """See SessionStore."""
     _check_lives(tx, owner)
     sent = tx.connection.execute(_SELECT_SENT, (json.dumps(list(tokens)), owner)).fetchall()
-    claims = [_read_claim(tx.connection, inference_from_row(row)) for row in sent]
+    claims = [read_claim(tx.connection, inference_from_row(row)) for row in sent]
     used = {claim.lease.token for claim in claims}
     free = [token for token in tokens if token not in used]
     rows = tx.connection.execute(_SELECT_LOST if only_lost else _SELECT_CLAIMABLE, (len(free),)).fetchall()
     claims.extend(_lease(tx, inference_from_row(row), owner, token) for row, token in zip(rows, free, strict=False))
     if rows:
-        tx.connection.execute("UPDATE owner SET beats = beats + 1 WHERE id = ?", (owner,))
+        beat(tx, owner)
     return tuple(claims)
+
+
+def beat(tx: Transaction, owner: str) -> bool:
+    """Say that an owner lives, as one does that is given something; return False if it is not known."""
+    return tx.connection.execute("UPDATE owner SET beats = beats + 1 WHERE id = ?", (owner,)).rowcount == 1
 
 
 def record_effects(
@@ -232,7 +237,7 @@ def _lease(tx: Transaction, row: InferenceRow, owner: str, token: str) -> Claim:
     )
     if not is_lost:
         row = _begin(tx, row)
-    return _read_claim(tx.connection, replace(row, lease=token, was_lost=is_lost))
+    return read_claim(tx.connection, replace(row, lease=token, was_lost=is_lost))
 
 
 def _begin(tx: Transaction, row: InferenceRow) -> InferenceRow:
@@ -242,7 +247,8 @@ def _begin(tx: Transaction, row: InferenceRow) -> InferenceRow:
     return replace(row, inference=begun, holds_through=begun.last_sequence)
 
 
-def _read_claim(connection: sqlite3.Connection, row: InferenceRow) -> Claim:
+def read_claim(connection: sqlite3.Connection, row: InferenceRow) -> Claim:
+    """Return the claim of an inference that runs."""
     command = read_command(connection, row)
     return Claim(
         lease=Lease(row.principal, row.inference.inference_id, row.lease or ""),

@@ -136,10 +136,11 @@ def insert_session(
     """Create a session. Errors: SessionAlreadyExistsError."""
     session = new_session(new, token, tx.mint, tx.now(), trunk.origin if trunk else None)
     create_time, expire_time = to_micros(session.create_time), optional_micros(session.expire_time)
-    cursor = tx.connection.execute(
+    inserted = tx.connection.execute(
         "INSERT INTO session (principal, session_id, log, turn_count, create_time, update_time, expire_time, due_time,"
         " ttl, trunk, trunk_index) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (principal, session_id) DO NOTHING",
+        " ON CONFLICT (principal, session_id) DO NOTHING"
+        " RETURNING key, log || '.' || (SELECT value FROM meta WHERE name = 'incarnation') AS log_token",
         (
             principal,
             session.session_id,
@@ -153,11 +154,13 @@ def insert_session(
             trunk.key if trunk else None,
             trunk.origin.index if trunk else None,
         ),
-    )
-    if cursor.rowcount == 0:
+    ).fetchall()
+    if not inserted:
         raise SessionAlreadyExistsError(session_id=session.session_id)
-    _write_description(tx, cursor.lastrowid or 0, session)
-    return load_session(tx.connection, principal, session.session_id)
+    [row] = inserted
+    _write_description(tx, row["key"], session)
+    _write_labels(tx, row["key"], session)
+    return SessionRow(row["key"], principal, token, replace(session, log=row["log_token"]))
 
 
 def update_session(
@@ -174,6 +177,8 @@ def update_session(
         (changed.revision, to_micros(changed.update_time), row.key),
     )
     _write_description(tx, row.key, changed)
+    tx.connection.execute("DELETE FROM label WHERE session = ?", (row.key,))
+    _write_labels(tx, row.key, changed)
     return changed
 
 
@@ -259,7 +264,9 @@ def _write_description(tx: Transaction, key: int, session: Session) -> None:
             session.origin.session_id if session.origin else None,
         ),
     )
-    tx.connection.execute("DELETE FROM label WHERE session = ?", (key,))
+
+
+def _write_labels(tx: Transaction, key: int, session: Session) -> None:
     tx.connection.executemany(
         "INSERT INTO label (session, name, value) VALUES (?, ?, ?)",
         [(key, name, value) for name, value in session.labels.items()],

@@ -7,12 +7,15 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from turnwire_server.domain.ids import Mint
-from turnwire_server.domain.inference import InferenceState
+from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.stores.base import Commit
 from turnwire_server.stores.sequence import Appended, join_chunks, stamp
 
 T = TypeVar("T")
 A = TypeVar("A")
+
+# An inference as it was written, and its principal.
+Written = tuple[str, Inference]
 
 # The most chunks that one statement inserts: a power of two.
 _INSERTED_MAX = 64
@@ -49,15 +52,34 @@ class Transaction:
         self.now = now
         self.mint = mint
         self._entries: list[_Entry] = []
+        self._written: list[Written] = []
+
+    @property
+    def written(self) -> Sequence[Written]:
+        """The inferences that were written, in order, but for those that were only appended to."""
+        return self._written
+
+    def wrote(self, principal: str, inference: Inference) -> None:
+        """Say that an inference was written."""
+        self._written.append((principal, inference))
 
     def append(
-        self, session: int, inference_id: str, bodies: Sequence[bytes], state: InferenceState | None = None
+        self,
+        session: int,
+        inference_id: str,
+        bodies: Sequence[bytes],
+        state: InferenceState | None = None,
+        *,
+        opens_turn: bool = False,
     ) -> Appended:
-        """Give encoded events their sequences under the session's lock; they are stored with the transaction."""
+        """Give encoded events their sequences under the session's lock; they are stored with the transaction.
+
+        `opens_turn`: they tell of a turn that the session has from now on.
+        """
         [row] = self.connection.execute(
-            "UPDATE session SET head_sequence = head_sequence + ? WHERE key = ?"
+            "UPDATE session SET head_sequence = head_sequence + ?, turn_count = turn_count + ? WHERE key = ?"
             " RETURNING principal, session_id, head_sequence",
-            (len(bodies), session),
+            (len(bodies), opens_turn, session),
         ).fetchall()
         return self.record(session, row, inference_id, bodies, state)
 
@@ -82,13 +104,14 @@ class Transaction:
         """Say that the beginning of a log was compacted; this transaction may have appended it."""
         self._entries.append(_Entry(session, principal, session_id, cut=through))
 
-    def mark(self) -> int:
+    def mark(self) -> tuple[int, int]:
         """Return where `undo` may go back to."""
-        return len(self._entries)
+        return len(self._entries), len(self._written)
 
-    def undo(self, mark: int) -> None:
-        """Forget what was done to logs since `mark`."""
-        del self._entries[mark:]
+    def undo(self, mark: tuple[int, int]) -> None:
+        """Forget what was done since `mark`."""
+        entry_count, written_count = mark
+        del self._entries[entry_count:], self._written[written_count:]
 
     def store_log(self) -> list[Commit]:
         """Write what was appended as chunks, and return what to publish."""

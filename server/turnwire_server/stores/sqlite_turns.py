@@ -66,6 +66,31 @@ _SELECT_BLOCKS = """
 
 
 @dataclass(frozen=True, slots=True)
+class NewTurn:
+    """A turn to open: its place in the session with the key `session`, what it builds on, and what it carries.
+
+    `given_count` counts the blocks of the parent and the input; `metadata` is that of the request, encoded.
+    """
+
+    session: int
+    index: int
+    parent_index: int | None
+    parent: "TurnRow | None"
+    given_count: int
+    metadata: bytes
+    data: Mapping[str, str]
+
+    @property
+    def inherited_count(self) -> int:
+        """How many blocks it has from its parent."""
+        return self.parent.turn.block_count if self.parent else 0
+
+    def opened(self) -> TurnOpened:
+        """Return the event that tells of it."""
+        return TurnOpened(self.index, self.given_count, self.parent_index)
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRow:
     """A turn as it is stored, without blocks. `first_block` counts those that it has from its parent.
 
@@ -161,14 +186,20 @@ def _select_turns(
 
 def add_blocks(tx: Transaction, principal: str, inference: int, count: int, blocks: Sequence[Block]) -> int:
     """Add blocks to the `count` that an inference has; return how many it has now."""
-    for ordinal, block in enumerate(complete_blocks(blocks, tx.mint), count):
+    if blocks:
+        insert_blocks(tx, principal, inference, count, complete_blocks(blocks, tx.mint))
+        tx.connection.execute("UPDATE inference SET block_count = ? WHERE key = ?", (count + len(blocks), inference))
+    return count + len(blocks)
+
+
+def insert_blocks(tx: Transaction, principal: str, inference: int, first: int, blocks: Sequence[Block]) -> None:
+    """Write blocks of an inference, from the ordinal `first` on, that it counts itself."""
+    for ordinal, block in enumerate(blocks, first):
         payload = store_payload(tx.connection, principal, block_content(block))
         tx.connection.execute(
             "INSERT INTO block (inference, ordinal, id, payload) VALUES (?, ?, ?, ?)",
             (inference, ordinal, block.id, payload),
         )
-    tx.connection.execute("UPDATE inference SET block_count = ? WHERE key = ?", (count + len(blocks), inference))
-    return count + len(blocks)
 
 
 def replace_data(tx: Transaction, row: InferenceRow, data: Mapping[str, str]) -> None:
@@ -186,27 +217,49 @@ def open_turn(tx: Transaction, row: InferenceRow, command: sqlite3.Row, now: dat
     chosen = Parent(bool(command["is_parent_fixed"]), command["parent"])
     parent_index = chosen.index if chosen.is_fixed else (index - 1 if index else None)
     parent = None if parent_index is None else find_turn(tx.connection, row.session, parent_index)
-    data = inherit_data(parent.turn.data if parent else {}, decode_map(command["data"]))
-    inherited = parent.turn.block_count if parent else 0
+    data = decode_map(command["data"])
+    new = new_turn(row.session, index, parent_index, parent, row.block_count, command["metadata"], data)
+    insert_turn(tx, row.principal, row.key, new, now)
+    return new.opened()
+
+
+def new_turn(  # one argument per thing that a turn has
+    session: int,
+    index: int,
+    parent_index: int | None,
+    parent: TurnRow | None,
+    own_count: int,
+    metadata: bytes,
+    data: Mapping[str, str],
+) -> NewTurn:
+    """Return the turn to open of an inference whose input has `own_count` blocks and brings `data`."""
+    given_count = own_count + (parent.turn.block_count if parent else 0)
+    carried = inherit_data(parent.turn.data if parent else {}, data)
+    return NewTurn(session, index, parent_index, parent, given_count, metadata, carried)
+
+
+def insert_turn(tx: Transaction, principal: str, inference: int, new: NewTurn, now: datetime) -> str:
+    """Open a turn that its session counts already, and whose inference is there; return its id."""
+    turn_id = tx.mint()
     tx.connection.execute(
         "INSERT INTO turn"
         " (session, turn_index, parent, parent_session, id, inference, first_block, given_count, metadata, data,"
         " create_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            row.session,
-            index,
-            parent_index,
-            parent.session if parent and parent.session != row.session else None,
-            tx.mint(),
-            row.key,
-            inherited,
-            inherited + row.block_count,
-            store_payload(tx.connection, row.principal, command["metadata"]),
-            store_payload(tx.connection, row.principal, encode_map(data)),
+            new.session,
+            new.index,
+            new.parent_index,
+            new.parent.session if new.parent and new.parent.session != new.session else None,
+            turn_id,
+            inference,
+            new.inherited_count,
+            new.given_count,
+            store_payload(tx.connection, principal, new.metadata),
+            store_payload(tx.connection, principal, encode_map(new.data)),
             to_micros(now),
         ),
     )
-    return TurnOpened(index, inherited + row.block_count, parent_index)
+    return turn_id
 
 
 def close_turn(tx: Transaction, row: InferenceRow, block_count: int, now: datetime) -> int:

@@ -24,7 +24,8 @@ from turnwire_server.domain.ids import Mint
 from turnwire_server.stores.base import Commit, OnCommit
 from turnwire_server.stores.sqlite_fault import FileMovedError, explain, leaves_nothing, read_anew, unavailable
 from turnwire_server.stores.sqlite_file import OpenFiles
-from turnwire_server.stores.sqlite_transaction import Joint, Operation, Transaction
+from turnwire_server.stores.sqlite_recent import RecentInferences
+from turnwire_server.stores.sqlite_transaction import Joint, Operation, Transaction, Written
 from turnwire_server.telemetry.logs import logger
 
 T = TypeVar("T")
@@ -63,6 +64,15 @@ class _Outcome:
     error: Exception | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Committed:
+    """What one transaction did. `written` is None if it is not known whether it happened."""
+
+    outcomes: Sequence[_Outcome]
+    commits: Sequence[Commit] = ()
+    written: Sequence[Written] | None = ()
+
+
 def _run(jobs: Sequence[_Job], transaction: Transaction) -> list[_Outcome]:
     operation = jobs[0].operation
     if not isinstance(operation, Joint):
@@ -83,6 +93,7 @@ class GroupCommitWriter:
         now: Callable[[], datetime],
         mint: Mint,
     ) -> None:
+        self.recent = RecentInferences()
         self._connection = connection
         self._files = files
         self._on_commit = on_commit
@@ -131,8 +142,7 @@ class GroupCommitWriter:
         is_open = True
         while is_open:
             jobs, is_open = self._take()
-            outcomes, commits = self._commit(jobs)
-            self._loop.call_soon_threadsafe(self._settle, outcomes, commits)
+            self._loop.call_soon_threadsafe(self._settle, self._commit(jobs))
         self._loop.call_soon_threadsafe(self._stopped.set_result, None)
 
     def _take(self) -> tuple[list[_Job], bool]:
@@ -148,7 +158,7 @@ class GroupCommitWriter:
                 return jobs, True
         return jobs, False
 
-    def _commit(self, jobs: Sequence[_Job]) -> tuple[list[_Outcome], list[Commit]]:
+    def _commit(self, jobs: Sequence[_Job]) -> _Committed:
         transaction = Transaction(self._connection, self._now, self._mint)
         changes = self._connection.total_changes
         try:
@@ -158,17 +168,17 @@ class GroupCommitWriter:
             commits = transaction.store_log()
         except Exception as error:  # noqa: BLE001 - handed to the callers; the thread has to live on
             self._roll_back()
-            return self._fail(jobs, error, is_definite=True), []
+            return self._fail(jobs, error, is_definite=True)
         try:
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - as above
             landed = self._has_landed(commits, error)
             if not landed:
-                return self._fail(jobs, error, is_definite=landed is False), []
+                return self._fail(jobs, error, is_definite=landed is False)
             log.warning("a commit failed and landed all the same", error=str(error))
         if self._connection.total_changes != changes:  # else nothing was written, and nothing could fail
             self._report(None)
-        return outcomes, commits
+        return _Committed(outcomes, commits, transaction.written)
 
     def _begin(self) -> None:
         try:
@@ -182,10 +192,11 @@ class GroupCommitWriter:
             self._connection.execute("ROLLBACK")  # which failed before
         self._connection.execute("BEGIN IMMEDIATE")
 
-    def _fail(self, jobs: Sequence[_Job], error: Exception, *, is_definite: bool) -> list[_Outcome]:
+    def _fail(self, jobs: Sequence[_Job], error: Exception, *, is_definite: bool) -> _Committed:
         read_anew(self._connection, error)
         self._report(error)
-        return [_Outcome(job.future, error=unavailable(error, is_definite=is_definite)) for job in jobs]
+        told = [_Outcome(job.future, error=unavailable(error, is_definite=is_definite)) for job in jobs]
+        return _Committed(told, written=() if is_definite else None)
 
     def _report(self, error: Exception | None) -> None:
         """Log when transactions begin to fail, each new cause, and when they succeed again."""
@@ -239,12 +250,16 @@ class GroupCommitWriter:
         except sqlite3.Error:
             return None
 
-    def _settle(self, outcomes: Sequence[_Outcome], commits: Sequence[Commit]) -> None:
+    def _settle(self, committed: _Committed) -> None:
+        if committed.written is None:
+            self.recent.clear()
+        else:
+            self.recent.take(committed.written, committed.commits)
         try:
-            if commits:
-                self._on_commit(commits)
+            if committed.commits:
+                self._on_commit(committed.commits)
         finally:
-            for outcome in outcomes:
+            for outcome in committed.outcomes:
                 self._room.release()
                 if outcome.future.done():
                     continue  # its caller was cancelled

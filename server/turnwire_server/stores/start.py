@@ -7,6 +7,7 @@ from datetime import timedelta
 from turnwire_server.domain.inference import ConflictPolicy, Inference, InferenceConfig, InferenceState, Overrides
 from turnwire_server.domain.session import NewSession, Session
 from turnwire_server.domain.turn import Block, Turn
+from turnwire_server.stores.lease import Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,17 @@ Decide = Callable[[StartCommand, SessionState], Admission]
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """Room that an owner has for one more inference. `token` is the lease of who takes it, as those of a claim are."""
+
+    owner: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
-    """The inference as it is now, and whether this call created it."""
+    """The inference as it is now, whether this call created it, and its claim if it took the seat of the call."""
 
     inference: Inference
     created: bool
+    claim: Claim | None = None

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from contract.store_harness import EPOCH, gather
 from support.faulty_sqlite import Commits, FaultyConnection, faulty_connection, sqlite_error
 from turnwire_server.domain.errors import SessionBusyError, StoreUnavailableError
+from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.stores import sqlite_writer
 from turnwire_server.stores.base import Commit
 from turnwire_server.stores.sqlite_file import OpenFiles, connect
@@ -20,10 +22,11 @@ from turnwire_server.stores.sqlite_transaction import Joint, Transaction
 from turnwire_server.stores.sqlite_writer import GroupCommitWriter
 
 _SCHEMA = """
-    CREATE TABLE session (key INTEGER PRIMARY KEY, principal TEXT, session_id TEXT, head_sequence INTEGER);
+    CREATE TABLE session (key INTEGER PRIMARY KEY, principal TEXT, session_id TEXT, head_sequence INTEGER,
+        turn_count INTEGER);
     CREATE TABLE chunk (session INTEGER REFERENCES session DEFERRABLE INITIALLY DEFERRED, first_sequence, last_sequence,
         inference_id, state, frames);
-    INSERT INTO session VALUES (1, 'p', 'a', 0), (2, 'p', 'b', 0);
+    INSERT INTO session VALUES (1, 'p', 'a', 0, 0), (2, 'p', 'b', 0, 0);
 """
 
 
@@ -173,7 +176,7 @@ async def test_of_joint_operations_only_the_one_that_breaks_is_undone(writer: Wr
 @pytest.mark.parametrize("count", [1, 2, 7, 64, 65, 200])
 async def test_any_number_of_logs_is_written_at_once(writer: Writer, count: int) -> None:
     for number in range(3, count + 1):
-        writer.connection.execute("INSERT INTO session VALUES (?, 'p', ?, 0)", (number, f"s{number}"))
+        writer.connection.execute("INSERT INTO session VALUES (?, 'p', ?, 0, 0)", (number, f"s{number}"))
     await _behind_a_gate(writer, *(writer.append(number, b"x") for number in range(1, count + 1)))
     assert writer.count() == count
     stored = writer.connection.execute("SELECT session, frames FROM chunk ORDER BY session").fetchall()
@@ -262,6 +265,24 @@ async def test_a_commit_that_did_not_land_is_definite_if_nothing_is_left(
     writer.connection_class.commits = Commits.SUCCEED
     assert await writer.append(1, b"x") == 1
     assert writer.count() == 1
+
+
+@pytest.mark.parametrize(("fate", "is_kept"), [(Commits.ARE_REFUSED, True), (Commits.ARE_LOST, False)])
+async def test_what_may_have_changed_is_not_at_hand_any_more(writer: Writer, fate: Commits, is_kept: bool) -> None:
+    inference = Inference("a", "i", InferenceState.RUNNING, EPOCH)
+    recent = writer.writer.recent
+    await writer.writer.run(lambda tx: tx.wrote("p", inference))
+    assert recent.get("p", "i") is inference
+
+    def refuse(tx: Transaction) -> None:
+        tx.wrote("p", replace(inference, state=InferenceState.SUCCEEDED))
+        raise SessionBusyError(session_id="a", inference_id="i")
+
+    with pytest.raises(SessionBusyError):
+        await writer.writer.run(refuse)
+    assert recent.get("p", "i") is inference
+    await _behind_a_gate(writer, writer.append(1, b"x"), writer.fail(fate))
+    assert recent.get("p", "i") is (inference if is_kept else None)
 
 
 async def test_a_transaction_that_sqlite_gave_up_fails_for_all(writer: Writer) -> None:

@@ -1,0 +1,243 @@
+"""Starts that bring a seat of the supervisor: what has taken one runs, whatever becomes of the call."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from support.supervised import HANG, World
+from turnwire_server.domain.errors import QueueFullError, SessionBusyError, StoreUnavailableError
+from turnwire_server.domain.ids import LOCAL
+from turnwire_server.domain.inference import Inference, InferenceState
+from turnwire_server.runtime.leasing import CLAIM_MAX, Leasing
+from turnwire_server.stores.start import Seat, Started
+
+UNKNOWN = StoreUnavailableError("for a test")
+REFUSED = SessionBusyError(session_id="s", inference_id="i")
+
+
+async def _ready(world: World) -> None:
+    """Return once the supervisor has looked for what may run, and found nothing."""
+    inference = await world.start("first")
+    await world.wait(inference, InferenceState.SUCCEEDED)
+    await _until(lambda: world.supervisor.running_count == 0)
+
+
+async def _until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110 - turns of the loop, which it runs in as well
+            await asyncio.sleep(0.01)
+
+
+async def _until_has(world: World, session_id: str) -> None:
+    async with asyncio.timeout(10):
+        while not await world.has(session_id):  # noqa: ASYNC110 - turns of the loop, which it runs in as well
+            await asyncio.sleep(0.01)
+
+
+async def _only(world: World, session_id: str) -> Inference:
+    page = await world.store.list_inferences(LOCAL, session_id, (), 10, None)
+    [inference] = page.items
+    return inference
+
+
+async def test_what_takes_a_seat_runs_without_a_claim() -> None:
+    world = World()
+    async with world.at_work():
+        await _ready(world)
+        world.store.holding.add("claim")
+        inference = await world.start("s", is_seated=True)
+        assert inference.state is InferenceState.RUNNING
+        assert (await world.wait(inference, InferenceState.SUCCEEDED)).attempt == 0
+        world.store.holding.clear()
+
+
+async def test_its_turn_needs_not_be_read() -> None:
+    world = World()
+    async with world.at_work():
+        await _ready(world)
+        world.store.holding.add("get_turn")
+        inference = await world.start("s", is_seated=True)
+        await world.wait(inference, InferenceState.SUCCEEDED)
+    [turn] = await world.turns("s")
+    assert turn.block_count == 2
+
+
+async def test_a_start_that_is_cancelled_while_it_happens_is_no_loss() -> None:
+    world = World(speed=5)
+    async with world.at_work():
+        await _ready(world)
+        world.store.delays["start"] = 3600
+        starting = asyncio.create_task(world.start("s", is_seated=True))
+        await _until_has(world, "s")
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        ended = await world.wait(await _only(world, "s"), InferenceState.SUCCEEDED)
+        assert (ended.attempt, world.engine.count) == (0, 2)
+
+
+async def test_a_start_that_is_not_answered_is_no_loss() -> None:
+    world = World(speed=5)
+    async with world.at_work():
+        await _ready(world)
+        world.store.errors_after["start"] = [UNKNOWN]
+        with pytest.raises(StoreUnavailableError):
+            await world.start("s", is_seated=True)
+        ended = await world.wait(await _only(world, "s"), InferenceState.SUCCEEDED)
+        assert (ended.attempt, world.engine.count) == (0, 2)
+
+
+async def test_a_start_that_takes_long_is_no_loss() -> None:
+    world = World(speed=5)
+    async with world.at_work():
+        await _ready(world)
+        world.store.delays["start"] = 0.5  # several beats, each of which finds a lease that it does not know
+        inference = await world.start("s", is_seated=True)
+        assert (await world.wait(inference, InferenceState.SUCCEEDED)).attempt == 0
+        assert world.engine.count == 2
+
+
+async def test_a_cancel_that_overtakes_the_answer_is_heeded() -> None:
+    world = World()
+    async with world.at_work():
+        await _ready(world)
+        world.store.holding.add("heartbeat")  # which would tell of it as well
+        world.store.delays["start"] = 0.3
+        starting = asyncio.create_task(world.start("s", HANG, is_seated=True))
+        await _until_has(world, "s")
+        running = await _only(world, "s")
+        await world.store.request_cancel(LOCAL, running.inference_id, "")
+        world.cancel(running)
+        await starting
+        await world.wait(running, InferenceState.CANCELLED)
+        world.store.holding.clear()
+
+
+async def test_a_drain_hands_back_what_a_start_under_way_has_taken() -> None:
+    world = World()
+    async with world.at_work():
+        await _ready(world)
+        world.store.delays["start"] = 0.3
+        starting = asyncio.create_task(world.start("s", HANG, is_seated=True))
+        await _until_has(world, "s")
+    found = await _only(world, "s")
+    assert (found.state, found.attempt) == (InferenceState.QUEUED, 0)
+    await starting
+
+
+async def test_what_waits_comes_before_what_is_started_where_there_is_room_for_one() -> None:
+    world = World(running_max=1)
+    async with world.at_work():
+        first = await world.start("first", HANG)
+        await world.wait(first, InferenceState.RUNNING)
+        waiting = await world.start("waiting", HANG)
+        assert (await world.start("late", HANG, is_seated=True)).state is InferenceState.QUEUED
+        world.store.delays["claim"] = 0.2
+        await world.store.request_cancel(LOCAL, first.inference_id, "")
+        world.cancel(first)
+        await world.wait(first, InferenceState.CANCELLED)
+        await _until(lambda: world.supervisor.running_count == 0)
+        assert (await world.start("later", HANG, is_seated=True)).state is InferenceState.QUEUED
+        await world.wait(waiting, InferenceState.RUNNING)
+
+
+async def test_no_more_run_than_may() -> None:
+    world = World(running_max=4)
+    async with world.at_work():
+        await _ready(world)
+        starts = (world.start(f"s{number}", HANG, is_seated=True) for number in range(12))
+        await asyncio.gather(*starts)
+        await _until(lambda: world.engine.running == 4)
+        await asyncio.sleep(0.1)
+        assert world.engine.running == 4
+
+
+@pytest.mark.parametrize("error", [REFUSED, StoreUnavailableError("for a test", is_definite=True)])
+async def test_a_start_that_did_not_happen_gives_its_seat_back(error: Exception) -> None:
+    world = World(running_max=2)
+    async with world.at_work():
+        await _ready(world)
+        for number in range(5):
+            world.store.errors["start"] = [error]
+            with pytest.raises(type(error)):
+                await world.start(f"refused-{number}", is_seated=True)
+        inference = await world.start("s", is_seated=True)
+        await world.wait(inference, InferenceState.SUCCEEDED)
+
+
+def _leasing() -> Leasing:
+    numbers = iter(range(1000))
+    return Leasing(lambda: f"m{next(numbers)}")
+
+
+def _raise(error: BaseException) -> Coroutine[Any, Any, Started]:
+    async def send() -> Started:
+        raise error
+
+    return send()
+
+
+def test_a_claim_leaves_half_of_the_room_to_starts() -> None:
+    leasing = _leasing()
+    assert len(leasing.ask(5).tokens) == 3
+    seats = [leasing.take_seat(5 - leasing.seat_count, is_claim_due=False) for _ in range(4)]
+    assert [seat is not None for seat in seats] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("room", "seats"), [(0, 0), (1, 0), (2, 1), (3, 1), (10, 5), (500, 500 - CLAIM_MAX)])
+def test_a_claim_that_is_due_has_its_room(room: int, seats: int) -> None:
+    leasing, taken = _leasing(), 0
+    while leasing.take_seat(room - leasing.seat_count, is_claim_due=True):
+        taken += 1
+    assert leasing.seat_count == taken >= seats
+    assert room - taken >= min(1, room)
+
+
+async def test_the_next_claim_asks_for_what_became_of_a_seat() -> None:
+    leasing = _leasing()
+    seat = leasing.take_seat(10, is_claim_due=False)
+    assert seat
+    with pytest.raises(StoreUnavailableError):
+        await leasing.start(seat, lambda _: _raise(UNKNOWN))
+    assert leasing.has_unresolved
+    assert leasing.tokens == {seat.token}
+    assert leasing.ask(0).tokens[0] == seat.token
+    leasing.answered()
+    assert (leasing.tokens, leasing.seat_count, leasing.has_unresolved) == (set(), 0, False)
+
+
+async def test_a_claim_under_way_does_not_resolve_what_came_after_it() -> None:
+    leasing = _leasing()
+    asked = leasing.ask(4)
+    seat = leasing.take_seat(4, is_claim_due=False)
+    assert seat
+    with pytest.raises(asyncio.CancelledError):
+        await leasing.start(seat, lambda _: _raise(asyncio.CancelledError()))
+    assert leasing.ask(4) == asked
+    leasing.answered()
+    assert leasing.tokens == {seat.token}
+    again = leasing.ask_again()
+    assert again
+    assert (again.tokens, again.only_lost) == ((seat.token,), True)
+
+
+async def test_a_refusal_is_no_riddle() -> None:
+    leasing = _leasing()
+    seat = leasing.take_seat(1, is_claim_due=False)
+    assert seat == Seat(leasing.owner, seat.token if seat else "")
+    with pytest.raises(QueueFullError):
+        await leasing.start(seat, lambda _: _raise(QueueFullError(session_id="s", queue_depth=1, queue_depth_max=1)))
+    assert (leasing.tokens, leasing.ask_again()) == (set(), None)
+
+
+async def test_another_owner_has_no_seats_of_the_one_before() -> None:
+    leasing = _leasing()
+    seat = leasing.take_seat(2, is_claim_due=False)
+    assert seat
+    with pytest.raises(StoreUnavailableError):
+        await leasing.start(seat, lambda _: _raise(UNKNOWN))
+    leasing.begin_again()
+    assert leasing.owner != seat.owner
+    assert (leasing.tokens, leasing.has_unresolved) == (set(), False)
