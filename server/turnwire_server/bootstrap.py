@@ -29,6 +29,7 @@ from turnwire_server.runtime.assembly import Assembly, assemble
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.runtime import WAITS_MAX, Runtime
+from turnwire_server.runtime.step_changes import StepChanges
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import Commit, OnCommit, SessionStore
 from turnwire_server.stores.memory import MemorySessionStore
@@ -94,7 +95,7 @@ async def running_server(
         abandon, silence = _abandon_into(abandoned), settings.silence_seconds_max
         codec = FrameCodec(decode_frames, encode_frame)
         assemblies = await _assemble(profiles, engines, clock, abandon, stack)
-        ports = Ports(store, encode_event, clock, mint, abandon, fanout.refresh, silence)
+        ports = Ports(store, encode_event, clock, mint, abandon, fanout.refresh, silence, StepChanges(clock))
 
         async def tell_fitness(*, is_fit: bool) -> None:
             await rpc.tell_fitness(is_fit=is_fit)

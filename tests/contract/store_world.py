@@ -181,18 +181,19 @@ class World:
         else:
             answer = actual.answer
             if isinstance(answer, Started) and answer.claim:
-                answer = replace(answer, claim=self._without_turn(answer.claim))
+                answer = replace(answer, claim=self._plain(answer.claim))
             assert expected.answer == answer, (
                 f"{call}\n  answered {brief(actual.answer)}\n  not {brief(expected.answer)}"
             )
 
-    def _without_turn(self, claim: Claim) -> Claim:
-        """Check the turn that a claim brought, and return the claim as all stores give it."""
+    def _plain(self, claim: Claim) -> Claim:
+        """Check what a claim brought that it needs not, and return the claim without that."""
+        place = claim.lease.principal, claim.inference.session_id
+        assert not (claim.is_step_mode_off and self.model.get_session(*place).step_mode), f"{claim}: it is on"
         if claim.turn:
-            place = claim.lease.principal, claim.inference.session_id, claim.turn.index, TurnView.FULL, 0, 1000
-            page = self.model.get_turn(*place)
+            page = self.model.get_turn(*place, claim.turn.index, TurnView.FULL, 0, 1000)
             assert page.turn == claim.turn, f"{claim.lease} brought {claim.turn}\n  not {page.turn}"
-        return replace(claim, turn=None)
+        return replace(claim, turn=None, is_step_mode_off=False)
 
     def _compare_heartbeats(self, expected: Heartbeat, actual: Heartbeat) -> None:
         assert set(actual.running) == set(expected.running), f"running: {actual.running}, not {expected.running}"

@@ -26,6 +26,7 @@ from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.runtime import Runtime
+from turnwire_server.runtime.step_changes import StepChanges
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import Commit, SessionStore
 from turnwire_server.stores.memory import MemorySessionStore
@@ -122,7 +123,10 @@ class AgentWorld:
         self.engine = engine or ScriptedEngine()
         self.profile = profile or Profile("scripted", "scripted")
         self.abandoned: set[asyncio.Task[Any]] = set()
-        ports = Ports(self.store, encode_event, self.clock, mint_id, self.abandoned.add, self.fanout.refresh, 600)
+        steps = StepChanges(self.clock)
+        ports = Ports(
+            self.store, encode_event, self.clock, mint_id, self.abandoned.add, self.fanout.refresh, 600, steps
+        )
         codec = FrameCodec(decode_frames, encode_frame)
         executor = ToolExecutor(self.profile.tool_policy, self.clock, self.abandoned.add)
         assembly = Assembly(self.profile, self.engine, tuple(middleware), ToolRegistry((), tools), executor)

@@ -20,6 +20,7 @@ from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.ports import Ports
+from turnwire_server.runtime.step_changes import StepChanges
 from turnwire_server.runtime.supervisor import Supervisor
 from turnwire_server.stores.base import Commit
 from turnwire_server.stores.memory import MemorySessionStore
@@ -119,7 +120,8 @@ class World:
         self.store = FlakyStore(self.fanout.publish)
         self.engine = WatchedEngine()
         self.clock = FastClock(speed)
-        ports = Ports(self.store, encode_event, self.clock, mint_id, lambda _task: None, self.fanout.refresh, silence)
+        steps, refresh = StepChanges(self.clock), self.fanout.refresh
+        ports = Ports(self.store, encode_event, self.clock, mint_id, lambda _task: None, refresh, silence, steps)
         assemblies = {
             profile.name: Assembly(
                 profile,

@@ -16,6 +16,7 @@ class HintKind(Enum):
     QUEUED = "queued"  # an inference may be waiting to be claimed
     CANCEL = "cancel"  # a cancel of a running inference was requested
     ADVANCED = "advanced"  # a log has grown, or is gone
+    STEP_MODE = "step mode"  # step mode of some session was turned on or off
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from turnwire_server.runtime.attempt_record import AttemptRecord
 from turnwire_server.runtime.checkpoint import CallState, Checkpoint, Next, Pause
 from turnwire_server.runtime.engine_call import EngineStep, Said
 from turnwire_server.runtime.ports import Ports
-from turnwire_server.runtime.steps import pause_of, release_if_off
+from turnwire_server.runtime.step_changes import Moment
+from turnwire_server.runtime.steps import StepModeView, pause_of, release_if_off
 from turnwire_server.runtime.structured_output import repair_block, violation_of
 from turnwire_server.runtime.tool_batch import ToolBatch, calls_of
 from turnwire_server.runtime.tool_plan import broken_calls_block
@@ -56,9 +57,9 @@ class Departure(Enum):
 
 
 class Attempt:
-    """One claimed inference, while this process runs it."""
+    """One claimed inference, while this process runs it. `claimed` is the moment before it was."""
 
-    def __init__(self, claim: Claim, assembly: Assembly, ports: Ports) -> None:
+    def __init__(self, claim: Claim, assembly: Assembly, ports: Ports, claimed: Moment) -> None:
         self.claim = claim
         self._assembly = assembly
         self._ports = ports
@@ -69,6 +70,8 @@ class Attempt:
         self._watchdog = Watchdog(claim, ports.clock, ports.silence_seconds_max)
         self._stop: asyncio.Future[Outcome | Departure] = asyncio.get_running_loop().create_future()
         self._patience = Patience(ports.clock)
+        was_off = claimed if claim.is_step_mode_off else None
+        self._step_mode = StepModeView(claim, ports, self._patience, was_off)
         takes_snapshots = claim.overrides.record_snapshots or assembly.profile.record_snapshots
         self._record = AttemptRecord(claim, ports, self._patience, takes_snapshots=takes_snapshots)
         self._tools: Mapping[str, ServerTool] | None = None  # those of the server, as the last engine call listed them
@@ -275,14 +278,11 @@ class Attempt:
         """Return the pause to make at a place of the loop, None for none."""
         if at.is_stepping_over or self._stop.done():
             return None
-        lease, inference = self.claim.lease, self.claim.inference
-        session = await self._patience.call(
-            lambda: self._ports.store.get_session(lease.principal, inference.session_id)
-        )
-        if session.step_mode is None:
+        step_mode = await self._step_mode.read()
+        if step_mode is None:
             return None
-        name = f"{inference.inference_id}.{self._record.step + 1}"
-        return pause_of(name, phase, at, session.step_mode, self._ports.clock.now())
+        name = f"{self.claim.inference.inference_id}.{self._record.step + 1}"
+        return pause_of(name, phase, at, step_mode, self._ports.clock.now())
 
     async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T] | None":
         """Run `work` to its end and return its task; None if it was stopped before, because the attempt has to."""

@@ -8,6 +8,7 @@ from typing import Any
 from turnwire_server.domain.clock import Clock
 from turnwire_server.domain.ids import Mint
 from turnwire_server.events.log import EncodeEvent
+from turnwire_server.runtime.step_changes import StepChanges
 from turnwire_server.stores.base import SessionStore
 
 
@@ -26,3 +27,4 @@ class Ports:
     abandon: Callable[[asyncio.Task[Any]], None]
     refresh: Callable[[str, str], None]
     silence_seconds_max: float
+    step_changes: StepChanges

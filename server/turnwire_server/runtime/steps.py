@@ -15,10 +15,31 @@ from turnwire_server.events.patience import Patience
 from turnwire_server.runtime.answers import Answering, decide_release
 from turnwire_server.runtime.checkpoint import Checkpoint, Pause
 from turnwire_server.runtime.ports import Ports
+from turnwire_server.runtime.step_changes import Moment
 from turnwire_server.stores.lease import Claim
 
 # What a line for people has at most, in characters: a model may ask for hundreds of tools, and pauses are listed.
 SUMMARY_LENGTH_MAX = 256
+
+
+class StepModeView:
+    """The step mode of one session, which is looked at as often as it may have changed. `was_off`: since when it is."""
+
+    def __init__(self, claim: Claim, ports: Ports, patience: Patience, was_off: Moment | None) -> None:
+        self._place = claim.lease.principal, claim.inference.session_id
+        self._ports = ports
+        self._patience = patience
+        self._was_off = was_off
+
+    async def read(self) -> StepMode | None:
+        """Return the step mode, None if it is off. Errors: SessionNotFoundError, StoreUnavailableError."""
+        changes = self._ports.step_changes
+        if self._was_off and not changes.is_old(self._was_off):
+            return None
+        moment = changes.now()
+        session = await self._patience.call(lambda: self._ports.store.get_session(*self._place))
+        self._was_off = None if session.step_mode else moment
+        return session.step_mode
 
 
 def pause_of(name: str, phase: str, at: Checkpoint, step_mode: StepMode, now: datetime) -> Pause:

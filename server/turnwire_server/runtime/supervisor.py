@@ -6,7 +6,7 @@ Hints from the bus make it fast; the periodic look at the store makes it right w
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from turnwire_server.domain.errors import EngineFailedError, StoreUnavailableError
 from turnwire_server.domain.event import Failed
@@ -15,14 +15,15 @@ from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.folded_log import FrameCodec
 from turnwire_server.events.patience import CALL_SECONDS_MAX, LAST_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, bounded
 from turnwire_server.runtime.assembly import Assembly
+from turnwire_server.runtime.fitness import Fitness, OnFitness
 from turnwire_server.runtime.guard import Guard
 from turnwire_server.runtime.inference_loop import Attempt
 from turnwire_server.runtime.leasing import Leasing
 from turnwire_server.runtime.observer import Observer
 from turnwire_server.runtime.ports import Ports
 from turnwire_server.runtime.recovery import recover
+from turnwire_server.runtime.step_changes import Moment
 from turnwire_server.runtime.sweeper import Sweeper
-from turnwire_server.stores.base import OVERDUE_SECONDS
 from turnwire_server.stores.lease import Claim, DeclaredDead, Ending, Fenced, Heartbeat
 from turnwire_server.stores.start import Seat, Started
 from turnwire_server.telemetry.logs import logger
@@ -40,18 +41,9 @@ BEAT_SECONDS_MAX = 1.5
 # How long an attempt that was told to stop may take, the store's absence included. Then it is cancelled from outside.
 STUCK_SECONDS = PATIENCE_SECONDS + 15.0
 
-# How long the store may fail to answer before this process is not fit to serve.
-UNFIT_SECONDS = 5.0
-
 T = TypeVar("T")
 
 log = logger()
-
-
-class OnFitness(Protocol):
-    """Is told when the store does not answer any more, and when it does again."""
-
-    async def __call__(self, *, is_fit: bool) -> None: ...
 
 
 class Supervisor:
@@ -76,9 +68,7 @@ class Supervisor:
         self._assemblies = assemblies
         self._decode = codec.decode
         self._running_max = running_max
-        self._on_fitness = on_fitness
-        self._is_fit = True
-        self._answer_time = ports.clock.monotonic()
+        self._fitness = Fitness(ports.clock, on_fitness)
         self._attempts: dict[str, Attempt] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # everything that is done about an inference, attempts included
         self._running: asyncio.TaskGroup | None = None  # of all of them, while there may be more
@@ -86,9 +76,8 @@ class Supervisor:
         self._suspects: set[str] = set()
         self._observer = Observer()
         self._guard = Guard(ports.clock)
-        self._sweeper = Sweeper(ports, bus, self._guard, self._may_sweep, codec, retention)
+        self._sweeper = Sweeper(ports, bus, self._guard, self._fitness.may_sweep, codec, retention)
         self._early_cancels: set[str] = set()  # of what was just claimed, and has no attempt yet
-        self._failure_time = float("-inf")
         self._wake = asyncio.Event()
         self._finished = asyncio.Event()
         self._is_draining = False
@@ -136,13 +125,14 @@ class Supervisor:
             seat = self._leasing.take_seat(self._room(), is_claim_due=self._wake.is_set())
         if seat is None:
             return await send(None)
+        moment = self._ports.step_changes.now()
         try:
             started = await self._leasing.start(seat, send)
         finally:
             if self._leasing.has_unresolved:
                 self._wake.set()
         if started.claim:
-            self._launch(started.claim)
+            self._launch(started.claim, moment)
         return started
 
     def _room(self) -> int:
@@ -172,6 +162,8 @@ class Supervisor:
                 self._early_cancels.add(hint.inference_id)
         if hint.kind is HintKind.QUEUED:
             self._wake.set()
+        if hint.kind is HintKind.STEP_MODE:
+            self._ports.step_changes.hear()
 
     async def _claim_forever(self) -> None:
         while not self._is_draining:
@@ -190,6 +182,7 @@ class Supervisor:
         asked = leasing.ask_again() if self._is_draining else leasing.ask(self._room())
         if asked is None:
             return False
+        moment = self._ports.step_changes.now()
         claims = await self._guarded(
             "claiming",
             lambda: self._ports.store.claim(leasing.owner, asked.tokens, only_lost=asked.only_lost),
@@ -199,7 +192,7 @@ class Supervisor:
             return False
         leasing.answered()
         for claim in claims:
-            self._launch(claim)
+            self._launch(claim, moment)
         if not leasing.tokens or len(self._early_cancels) > EARLY_CANCELS_MAX:
             self._early_cancels &= self._tasks.keys()  # the others were not for us
         return len(claims) == len(asked.tokens)
@@ -229,19 +222,21 @@ class Supervisor:
             attempt.forget()
         await self._ports.store.register(self._leasing.owner)
 
-    def _launch(self, claim: Claim) -> None:
+    def _launch(self, claim: Claim, moment: Moment) -> None:
+        """Attend to what was claimed; `moment` is the one before."""
         if self._running is None:  # it came too late, and is recovered at the next start
             return
         inference_id = claim.inference.inference_id
         if former := self._attempts.get(inference_id):  # lost by us and claimed by us again, before we noticed
             former.forget()
-        self._tasks[inference_id] = self._running.create_task(self._attend(claim, self._tasks.get(inference_id)))
+        attending = self._attend(claim, moment, self._tasks.get(inference_id))
+        self._tasks[inference_id] = self._running.create_task(attending)
         if claim.is_lost:
             self._recovering.add(inference_id)
         else:
             self._recovering.discard(inference_id)
 
-    async def _attend(self, claim: Claim, former: asyncio.Task[None] | None) -> None:
+    async def _attend(self, claim: Claim, moment: Moment, former: asyncio.Task[None] | None) -> None:
         """Do what a claimed inference needs, once what was done about it before is over."""
         inference = claim.inference
         try:
@@ -251,7 +246,7 @@ class Supervisor:
                     return  # claimed once more meanwhile
             if claim.is_lost:
                 await self._guarded("recovery", lambda: self._recover(claim), inference)
-            elif attempt := self._attempt(claim):
+            elif attempt := self._attempt(claim, moment):
                 self._attempts[inference.inference_id] = attempt
                 try:
                     await attempt.run()
@@ -269,12 +264,12 @@ class Supervisor:
             # It may be in the line again, and what was behind it may run: here, or wherever there is room.
             self._bus.publish(Hint(HintKind.QUEUED))
 
-    def _attempt(self, claim: Claim) -> Attempt | None:
+    def _attempt(self, claim: Claim, moment: Moment) -> Attempt | None:
         """Return a new attempt; None if its profile or engine is gone: it was queued before a restart without them."""
         assembly = self._assemblies.get(claim.inference.profile)
         if assembly is None or assembly.profile.engine != claim.engine:
             return None
-        attempt = Attempt(claim, assembly, self._ports)
+        attempt = Attempt(claim, assembly, self._ports, moment)
         if claim.inference.cancel_requested_time is not None or claim.inference.inference_id in self._early_cancels:
             attempt.cancel()
         if self._is_hurrying:
@@ -307,19 +302,14 @@ class Supervisor:
                 self._ports.clock, lambda: self._ports.store.heartbeat(self._leasing.owner), BEAT_SECONDS_MAX
             )
         except StoreUnavailableError:
-            self._failure_time = self._ports.clock.monotonic()
+            self._fitness.failed()
             raise
-        self._answer_time = self._ports.clock.monotonic()
+        self._fitness.answered()
         await self._guarded("revoking", lambda: self._reconcile(heartbeat, known), seconds=BEAT_SECONDS_MAX)
         await self._guarded("declaring dead", lambda: self._declare_dead(heartbeat), seconds=BEAT_SECONDS_MAX)
 
     async def _watch(self) -> None:
-        """Tell when the store has been away for too long, and when it is back; cancel what does not stop."""
-        is_fit = self._ports.clock.monotonic() - self._answer_time <= UNFIT_SECONDS
-        if self._on_fitness and is_fit is not self._is_fit:
-            log.warning("the store answers again" if is_fit else "the store does not answer; not fit to serve")
-            await self._on_fitness(is_fit=is_fit)
-            self._is_fit = is_fit
+        await self._fitness.tell()
         self._stop_stuck()
 
     async def _reconcile(self, heartbeat: Heartbeat, known: Mapping[str, str]) -> None:
@@ -347,10 +337,6 @@ class Supervisor:
             if await self._ports.store.declare_dead(owner, beat):
                 log.warning("declared dead; its inferences will be recovered", owner=owner)
                 self._wake.set()
-
-    def _may_sweep(self) -> bool:
-        # After the store was away, owners get to write what ended in time before anything is taken from them.
-        return self._ports.clock.monotonic() - self._failure_time > OVERDUE_SECONDS
 
     def _stop_stuck(self) -> None:
         """The watchdog: an attempt that was told to stop and does not is a defect, which must not last for ever."""

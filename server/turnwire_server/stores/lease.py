@@ -47,7 +47,7 @@ class Claim:
     the committed steps, `holds_through` is the sequence of the last event that holds whatever becomes of the attempt,
     `checkpoint` is what the runtime committed with the last step, `effects` are the tool calls since then. `is_lost`:
     an attempt was under way whose owner is gone; it has to be recovered before anything else. `turn` is the turn with
-    all its blocks, where the store had them at hand; None: it is to be read.
+    all its blocks, where the store had them at hand; None: it is to be read. `is_step_mode_off`: it certainly was off.
     """
 
     lease: Lease
@@ -61,6 +61,7 @@ class Claim:
     effects: tuple[Effect, ...] = ()
     is_lost: bool = False
     turn: Turn | None = None
+    is_step_mode_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)

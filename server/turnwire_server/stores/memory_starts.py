@@ -72,7 +72,8 @@ def _started(held: HeldInference, command: StartCommand, seat: Seat | None) -> S
 
 def _claim(held: HeldInference) -> Claim:
     turn = held.session.show(held.turn, held.turn.blocks(TurnView.FULL)) if held.turn else None
-    return replace(held.claim(is_lost=held.was_lost), turn=turn)
+    is_off = held.session.session.step_mode is None
+    return replace(held.claim(is_lost=held.was_lost), turn=turn, is_step_mode_off=is_off)
 
 
 def _sent(state: State, command: StartCommand) -> HeldInference:

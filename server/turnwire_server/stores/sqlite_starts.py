@@ -152,6 +152,7 @@ def _begin(tx: Transaction, entry: _Entry, inference: Inference, seat: Seat) -> 
         entry.admission.engine,
         entry.command.overrides,
         holds_through=inference.last_sequence,
+        is_step_mode_off=entry.session.session.step_mode is None,
         turn=None if new.inherited_count else _shown(inference, entry.command, new, turn_id, blocks),
     )
 

@@ -16,6 +16,7 @@ from turnwire_server.runtime.checkpoint import Checkpoint, Pause, encode_checkpo
 from turnwire_server.runtime.clock import SystemClock
 from turnwire_server.runtime.guard import Guard
 from turnwire_server.runtime.ports import Ports
+from turnwire_server.runtime.step_changes import StepChanges
 from turnwire_server.runtime.sweeper import RETIRED_MAX, Sweeper
 from turnwire_server.stores.lease import Step
 from turnwire_server.wire.event import encode_event
@@ -57,7 +58,9 @@ async def _sweep_until_cut(harness: Harness, *session_ids: str) -> None:
 
 async def _sweep_until(harness: Harness, is_done: Callable[[], Awaitable[bool]]) -> None:
     clock = HarnessClock(harness)
-    ports = Ports(harness.store, encode_event, clock, harness.mint, lambda _: None, lambda _, __: None, 1.0)
+    ports = Ports(
+        harness.store, encode_event, clock, harness.mint, lambda _: None, lambda _, __: None, 1.0, StepChanges(clock)
+    )
     sweeper = Sweeper(ports, InProcessBus(), Guard(clock), lambda: True, CODEC, RETENTION)
     running = asyncio.create_task(sweeper.run(1.0))
     try:
