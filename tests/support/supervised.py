@@ -1,10 +1,13 @@
 """A supervisor over a store that fails as a test tells it to, with a clock that runs as fast as a test can wait."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
+
+from structlog.contextvars import get_contextvars
 
 from turnwire_server.domain.event import Event
 from turnwire_server.domain.ids import LOCAL, mint_id
@@ -91,15 +94,20 @@ class FastClock(SystemClock):
 
 
 class WatchedEngine(ScriptedEngine):
-    """Counts the calls that run now, and those there ever were. One that is cancelled takes `stop_seconds`."""
+    """Counts the calls that run now, and those there ever were. One that is cancelled takes `stop_seconds`.
+
+    `bound` is what the log lines of the last call have.
+    """
 
     running = 0
     count = 0
     stop_seconds = 0.0
+    bound: Mapping[str, Any] = MappingProxyType({})
 
     async def run(self, call: EngineCall, emit: Emit) -> EngineResult:
         self.running += 1
         self.count += 1
+        self.bound = get_contextvars()
         try:
             return await super().run(call, emit)
         except asyncio.CancelledError:

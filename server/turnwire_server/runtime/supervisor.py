@@ -5,6 +5,7 @@ Hints from the bus make it fast; the periodic look at the store makes it right w
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import copy_context
 from datetime import timedelta
 from typing import TypeVar
 
@@ -72,6 +73,7 @@ class Supervisor:
         self._attempts: dict[str, Attempt] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # everything that is done about an inference, attempts included
         self._running: asyncio.TaskGroup | None = None  # of all of them, while there may be more
+        self._context = copy_context()
         self._recovering: set[str] = set()  # they take no engine, and so no place
         self._suspects: set[str] = set()
         self._observer = Observer()
@@ -230,7 +232,8 @@ class Supervisor:
         if former := self._attempts.get(inference_id):  # lost by us and claimed by us again, before we noticed
             former.forget()
         attending = self._attend(claim, moment, self._tasks.get(inference_id))
-        self._tasks[inference_id] = self._running.create_task(attending)
+        # Not in the context of an rpc that started it: that is over soon, and its log lines are its own.
+        self._tasks[inference_id] = self._running.create_task(attending, context=self._context.copy())
         if claim.is_lost:
             self._recovering.add(inference_id)
         else:

@@ -12,6 +12,7 @@ from turnwire_server.domain.ids import LOCAL
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.runtime.leasing import CLAIM_MAX, Leasing
 from turnwire_server.stores.start import Seat, Started
+from turnwire_server.telemetry.logs import bound_to
 
 UNKNOWN = StoreUnavailableError("for a test")
 REFUSED = SessionBusyError(session_id="s", inference_id="i")
@@ -51,6 +52,16 @@ async def test_what_takes_a_seat_runs_without_a_claim() -> None:
         assert inference.state is InferenceState.RUNNING
         assert (await world.wait(inference, InferenceState.SUCCEEDED)).attempt == 0
         world.store.holding.clear()
+
+
+async def test_it_does_not_run_in_the_name_of_the_call() -> None:
+    world = World()
+    async with world.at_work():
+        await _ready(world)
+        with bound_to(rpc="StartInference"):
+            inference = await world.start("s", is_seated=True)
+        await world.wait(inference, InferenceState.SUCCEEDED)
+    assert world.engine.bound == {"session_id": "s", "inference_id": inference.inference_id}
 
 
 async def test_its_turn_needs_not_be_read() -> None:
