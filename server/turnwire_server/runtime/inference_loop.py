@@ -57,9 +57,9 @@ class Departure(Enum):
 
 
 class Attempt:
-    """One claimed inference, while this process runs it. `claimed` is the moment before it was."""
+    """One claimed inference, while this process runs it. `claimed` is the moment before it was, if that is known."""
 
-    def __init__(self, claim: Claim, assembly: Assembly, ports: Ports, claimed: Moment) -> None:
+    def __init__(self, claim: Claim, assembly: Assembly, ports: Ports, claimed: Moment | None) -> None:
         self.claim = claim
         self._assembly = assembly
         self._ports = ports

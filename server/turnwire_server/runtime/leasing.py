@@ -16,16 +16,18 @@ RECOVERIES_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A claim to send: with these tokens, and for what."""
+    """A claim to send: with these tokens, of which so many are new, and for what."""
 
     tokens: tuple[str, ...]
+    new_count: int
     only_lost: bool
 
 
 class Leasing:
     """The tokens that a process, known as `owner`, has in use. Where a start failed, the next claim tells of its seat.
 
-    A claim leaves half of the room to starts that come while it is under way. They get a seat each, and need no claim.
+    While nobody has waited for room, as far as the last claim told, starts get seats; a claim then leaves half of the
+    room to those that come while it is under way.
     """
 
     def __init__(self, mint: Mint) -> None:
@@ -34,6 +36,7 @@ class Leasing:
         self._asked: Asked | None = None
         self._seats: set[str] = set()  # bounded by the room that they were given
         self._unresolved: list[str] = []  # those of them whose call is over, and nobody knows how
+        self._may_some_wait = True
 
     def begin_again(self) -> None:
         """Take another owner's name: what was given to the one before is not ours."""
@@ -47,41 +50,57 @@ class Leasing:
         return {*self._seats, *(self._asked.tokens if self._asked else ())}
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether there are any."""
+        return bool(self._seats or self._asked)
+
+    @property
     def seat_count(self) -> int:
         """How many seats are taken."""
         return len(self._seats)
 
     @property
     def has_unresolved(self) -> bool:
-        """Whether only a claim can tell what became of something."""
-        return bool(self._asked or self._unresolved)
+        """Whether only a claim can tell what became of a seat."""
+        return bool(self._unresolved)
 
     def ask(self, room: int) -> Asked:
         """Return the claim to send: the last one as it was, until it is answered. Recovering needs no room."""
         if self._asked is None:
-            count, only_lost = (_share(room), False) if room > 0 else (RECOVERIES_MAX, True)
+            if room <= 0:
+                self._may_some_wait = True
+            share = room if self._may_some_wait else (room + 1) // 2
+            count = min(share, CLAIM_MAX) if room > 0 else RECOVERIES_MAX
             name = self._mint()  # of the call: its tokens are as unique as it is
-            self._asked = Asked((*self._unresolved, *(f"{name}.{number}" for number in range(count))), only_lost)
+            new = (f"{name}.{number}" for number in range(count))
+            self._asked = Asked((*self._unresolved[:CLAIM_MAX], *new), count, only_lost=room <= 0)
         return self._asked
 
     def ask_again(self) -> Asked | None:
         """Return the claim that resolves what is unresolved, and asks for nothing more; None if nothing is."""
         if self._asked is None and self._unresolved:
-            self._asked = Asked(tuple(self._unresolved), only_lost=True)
+            self._asked = Asked(tuple(self._unresolved[:CLAIM_MAX]), 0, only_lost=True)
         return self._asked
 
-    def answered(self) -> None:
-        """Say that the claim was answered."""
-        if self._asked:
-            self._seats.difference_update(self._asked.tokens)
-            self._unresolved = [token for token in self._unresolved if token not in self._asked.tokens]
-            self._asked = None
+    def answered(self, claim_count: int) -> bool:
+        """Say that the claim was answered with so many; return whether another one may find more at once."""
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return False
+        resolved = self._seats.intersection(asked.tokens)
+        self._seats -= resolved
+        self._unresolved = [token for token in self._unresolved if token not in resolved]
+        is_full = claim_count == len(asked.tokens)
+        self._may_some_wait = is_full or asked.only_lost
+        return is_full or bool(resolved)
 
     def take_seat(self, room: int, *, is_claim_due: bool) -> Seat | None:
         """Return a seat for one more inference, None if there is no room beside the claim under way and the one due."""
         if self._asked and not self._asked.only_lost:
-            room -= len(self._asked.tokens)
-        if room <= (_share(room) if is_claim_due else 0):
+            room -= self._asked.new_count
+        if is_claim_due:
+            room -= min((room + 1) // 2, CLAIM_MAX)
+        if room <= 0 or self._may_some_wait:
             return None
         seat = Seat(self.owner, self._mint())
         self._seats.add(seat.token)
@@ -99,11 +118,6 @@ class Leasing:
             raise
         self._seats.discard(seat.token)
         return started
-
-
-def _share(room: int) -> int:
-    """Return how much of the room a claim is for. What waits longer comes first where there is room for one only."""
-    return min((room + 1) // 2, CLAIM_MAX)
 
 
 def _is_refusal(error: BaseException) -> bool:

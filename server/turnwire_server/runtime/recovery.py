@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from turnwire_server.domain.errors import (
     AttemptLostError,
+    EngineFailedError,
     SessionNotFoundError,
     StoreUnavailableError,
 )
@@ -52,9 +53,20 @@ def _has_unknown(claim: Claim) -> bool:
     return any(effect.outcome is None and effect.call not in repeatable for effect in claim.effects)
 
 
-async def recover(ports: Ports, claim: Claim, decode: DecodeFrames, *, is_overdue: bool) -> None:
+async def refuse(ports: Ports, claim: Claim) -> None:
+    """End an inference whose profile or engine this process does not have."""
+    message = f"profile {claim.inference.profile} with engine {claim.engine} is not configured any more"
+    failure = EngineFailedError(message, engine=claim.engine).failure()
+    try:
+        await ports.store.finish(claim.lease, claim.position, Ending(Failed(failure)))
+    except Fenced:
+        log.warning("the inference is not ours any more", inference_id=claim.inference.inference_id)
+
+
+async def recover(ports: Ports, claim: Claim, decode: DecodeFrames) -> None:
     """Continue or end an inference whose attempt was lost."""
-    store = ports.store
+    store, deadline = ports.store, claim.inference.deadline_time
+    is_overdue = deadline is not None and deadline <= ports.clock.now()
     with bound_to(claim.inference.session_id, claim.inference.inference_id):
         outcome = decide_recovery(claim, is_overdue=is_overdue)
         try:

@@ -133,6 +133,7 @@ class Runtime:
         self.check_accepting()
         token = self._mint()
         await resolve(self._clock, lambda: self.store.set_step_mode(principal, session_id, step_mode, token))
+        self._supervisor.hear_step_mode()  # before the reply, whatever becomes of the hint
         self._bus.publish(Hint(HintKind.STEP_MODE, "", principal, session_id))
         if step_mode is None:  # at most one inference of a session is active, and so at most one is paused
             page = await self.store.list_waiting(principal, session_id, InferenceState.PAUSED, 1, None)

@@ -6,15 +6,23 @@ Hints from the bus make it fast; the periodic look at the store makes it right w
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
-from turnwire_server.domain.errors import EngineFailedError, StoreUnavailableError
-from turnwire_server.domain.event import Failed
+from turnwire_server.domain.errors import StoreUnavailableError
 from turnwire_server.domain.inference import Inference
 from turnwire_server.events.bus import Bus, Hint, HintKind
 from turnwire_server.events.folded_log import FrameCodec
-from turnwire_server.events.patience import CALL_SECONDS_MAX, LAST_SECONDS, PATIENCE_SECONDS, RETRY_SECONDS, bounded
+from turnwire_server.events.patience import (
+    CALL_SECONDS_MAX,
+    LAST_SECONDS,
+    PATIENCE_SECONDS,
+    RESOLVE_SECONDS,
+    RETRY_SECONDS,
+    bounded,
+)
 from turnwire_server.runtime.assembly import Assembly
 from turnwire_server.runtime.fitness import Fitness, OnFitness
 from turnwire_server.runtime.guard import Guard
@@ -22,10 +30,10 @@ from turnwire_server.runtime.inference_loop import Attempt
 from turnwire_server.runtime.leasing import Leasing
 from turnwire_server.runtime.observer import Observer
 from turnwire_server.runtime.ports import Ports
-from turnwire_server.runtime.recovery import recover
+from turnwire_server.runtime.recovery import recover, refuse
 from turnwire_server.runtime.step_changes import Moment
 from turnwire_server.runtime.sweeper import Sweeper
-from turnwire_server.stores.lease import Claim, DeclaredDead, Ending, Fenced, Heartbeat
+from turnwire_server.stores.lease import Claim, DeclaredDead, Heartbeat
 from turnwire_server.stores.start import Seat, Started
 from turnwire_server.telemetry.logs import logger
 
@@ -110,10 +118,10 @@ class Supervisor:
                 async with asyncio.TaskGroup() as tasks:
                     self._running = tasks
                     await self._claim_forever()
-                self._running = None
                 for task in rounds:
                     task.cancel()
         finally:
+            self._running = None
             unsubscribe()
             self._finished.set()
 
@@ -128,13 +136,18 @@ class Supervisor:
         if seat is None:
             return await send(None)
         moment = self._ports.step_changes.now()
+        started: Started | None = None
         try:
             started = await self._leasing.start(seat, send)
         finally:
-            if self._leasing.has_unresolved:
+            is_taken = started is not None and started.claim is not None
+            # Where the seat was the last one, somebody may wait for its room.
+            if self._leasing.has_unresolved or (not is_taken and self._room() <= 1):
                 self._wake.set()
-        if started.claim:
-            self._launch(started.claim, moment)
+        if (claim := started.claim) and not self._launch(claim, moment):  # everything has ended meanwhile
+            send_back = partial(self._ports.store.hand_back, claim.lease, claim.position, is_loss=False)
+            back = await self._guarded("handing back", send_back, claim.inference)
+            return replace(started, inference=back or claim.inference, claim=None)
         return started
 
     def _room(self) -> int:
@@ -160,21 +173,27 @@ class Supervisor:
         if hint.kind is HintKind.CANCEL:
             if attempt := self._attempts.get(hint.inference_id):
                 attempt.cancel()
-            elif self._leasing.tokens or hint.inference_id in self._tasks:
+            elif len(self._early_cancels) < EARLY_CANCELS_MAX and (
+                self._leasing.is_waiting or hint.inference_id in self._tasks
+            ):
                 self._early_cancels.add(hint.inference_id)
         if hint.kind is HintKind.QUEUED:
             self._wake.set()
         if hint.kind is HintKind.STEP_MODE:
-            self._ports.step_changes.hear()
+            self.hear_step_mode()
+
+    def hear_step_mode(self) -> None:
+        """Have every attempt look at the step mode of its session before its next step."""
+        self._ports.step_changes.hear()
 
     async def _claim_forever(self) -> None:
         while not self._is_draining:
             self._wake.clear()
             if not await self._claim():
                 await self._ports.clock.wait_for(self._wake.wait(), RECONCILE_SECONDS)
-        give_up = self._ports.clock.monotonic() + LAST_SECONDS
+        give_up = self._ports.clock.monotonic() + RESOLVE_SECONDS
         # What is ours has to be handed back.
-        while self._leasing.tokens and self._ports.clock.monotonic() < give_up:
+        while self._leasing.is_waiting and self._ports.clock.monotonic() < give_up:
             await self._claim()
             await self._ports.clock.sleep(RETRY_SECONDS)
 
@@ -184,7 +203,6 @@ class Supervisor:
         asked = leasing.ask_again() if self._is_draining else leasing.ask(self._room())
         if asked is None:
             return False
-        moment = self._ports.step_changes.now()
         claims = await self._guarded(
             "claiming",
             lambda: self._ports.store.claim(leasing.owner, asked.tokens, only_lost=asked.only_lost),
@@ -192,12 +210,12 @@ class Supervisor:
         )
         if claims is None:
             return False
-        leasing.answered()
+        has_more = leasing.answered(len(claims))
         for claim in claims:
-            self._launch(claim, moment)
-        if not leasing.tokens or len(self._early_cancels) > EARLY_CANCELS_MAX:
+            self._launch(claim, None)
+        if not leasing.is_waiting:
             self._early_cancels &= self._tasks.keys()  # the others were not for us
-        return len(claims) == len(asked.tokens)
+        return has_more
 
     async def _guarded(
         self,
@@ -224,22 +242,28 @@ class Supervisor:
             attempt.forget()
         await self._ports.store.register(self._leasing.owner)
 
-    def _launch(self, claim: Claim, moment: Moment) -> None:
-        """Attend to what was claimed; `moment` is the one before."""
-        if self._running is None:  # it came too late, and is recovered at the next start
-            return
+    def _launch(self, claim: Claim, moment: Moment | None) -> bool:
+        """Attend to what was claimed, `moment` being the one before; return False if everything has ended."""
+        if self._running is None:
+            return False
         inference_id = claim.inference.inference_id
+        attending = self._attend(claim, moment, self._tasks.get(inference_id))
+        try:
+            # Not in the context of an rpc that started it: that is over soon, and its log lines are its own.
+            task = self._running.create_task(attending, context=self._context.copy())
+        except RuntimeError:  # the last of them has just ended
+            attending.close()
+            return False
         if former := self._attempts.get(inference_id):  # lost by us and claimed by us again, before we noticed
             former.forget()
-        attending = self._attend(claim, moment, self._tasks.get(inference_id))
-        # Not in the context of an rpc that started it: that is over soon, and its log lines are its own.
-        self._tasks[inference_id] = self._running.create_task(attending, context=self._context.copy())
+        self._tasks[inference_id] = task
         if claim.is_lost:
             self._recovering.add(inference_id)
         else:
             self._recovering.discard(inference_id)
+        return True
 
-    async def _attend(self, claim: Claim, moment: Moment, former: asyncio.Task[None] | None) -> None:
+    async def _attend(self, claim: Claim, moment: Moment | None, former: asyncio.Task[None] | None) -> None:
         """Do what a claimed inference needs, once what was done about it before is over."""
         inference = claim.inference
         try:
@@ -248,7 +272,7 @@ class Supervisor:
                 if self._tasks.get(inference.inference_id) is not asyncio.current_task():
                     return  # claimed once more meanwhile
             if claim.is_lost:
-                await self._guarded("recovery", lambda: self._recover(claim), inference)
+                await self._guarded("recovery", lambda: recover(self._ports, claim, self._decode), inference)
             elif attempt := self._attempt(claim, moment):
                 self._attempts[inference.inference_id] = attempt
                 try:
@@ -256,7 +280,7 @@ class Supervisor:
                 finally:
                     del self._attempts[inference.inference_id]
             else:
-                await self._guarded("refusing", lambda: self._refuse(claim), inference)
+                await self._guarded("refusing", lambda: refuse(self._ports, claim), inference)
         except Exception:  # a defect of one attempt must not end the others; reconciling finds its inference
             log.exception("attempt crashed", inference_id=inference.inference_id)
         finally:
@@ -267,7 +291,7 @@ class Supervisor:
             # It may be in the line again, and what was behind it may run: here, or wherever there is room.
             self._bus.publish(Hint(HintKind.QUEUED))
 
-    def _attempt(self, claim: Claim, moment: Moment) -> Attempt | None:
+    def _attempt(self, claim: Claim, moment: Moment | None) -> Attempt | None:
         """Return a new attempt; None if its profile or engine is gone: it was queued before a restart without them."""
         assembly = self._assemblies.get(claim.inference.profile)
         if assembly is None or assembly.profile.engine != claim.engine:
@@ -278,19 +302,6 @@ class Supervisor:
         if self._is_hurrying:
             attempt.hand_back()
         return attempt
-
-    async def _recover(self, claim: Claim) -> None:
-        deadline = claim.inference.deadline_time
-        is_overdue = deadline is not None and deadline <= self._ports.clock.now()
-        await recover(self._ports, claim, self._decode, is_overdue=is_overdue)
-
-    async def _refuse(self, claim: Claim) -> None:
-        message = f"profile {claim.inference.profile} with engine {claim.engine} is not configured any more"
-        failure = EngineFailedError(message, engine=claim.engine).failure()
-        try:
-            await self._ports.store.finish(claim.lease, claim.position, Ending(Failed(failure)))
-        except Fenced:
-            log.warning("the inference is not ours any more", inference_id=claim.inference.inference_id)
 
     async def _repeat(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         while True:

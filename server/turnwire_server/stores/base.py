@@ -164,7 +164,8 @@ class SessionStore(Protocol):
         """Accept an inference: the idempotency gate, then existence, then `decide`, then QUEUED and its event.
 
         With a `seat`, what has nobody before it in its session's line is claimed with that at once, as claim() does it;
-        it stays QUEUED if the owner of the seat is not known, or not any more.
+        it stays QUEUED if the owner of the seat is not known, or not any more. A call that its caller gave up takes no
+        seat once a claim was answered that has the token of the seat.
 
         With INTERRUPT and ROLLBACK it displaces what is active, or else what is first in line, and is the first then.
         What it displaces is told to cancel, and ends at once unless it is RUNNING. With ROLLBACK it is for the parent

@@ -4,23 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from turnwire_server.domain import lifecycle
-from turnwire_server.domain.errors import (
-    SessionNotFoundError,
-    TurnNotFoundError,
-)
+from turnwire_server.domain.errors import SessionNotFoundError, TurnNotFoundError
 from turnwire_server.domain.inference import InferenceState
 from turnwire_server.domain.turn import TurnView
-from turnwire_server.stores.intake import (
-    encode_map,
-    inference_bytes,
-    new_inference,
-)
+from turnwire_server.stores.intake import encode_map, inference_bytes, new_inference
 from turnwire_server.stores.lease import Claim
 from turnwire_server.stores.line import InLine, Parent, choose_parent, decide_rank, find_displaced
 from turnwire_server.stores.memory_leases import grant_lease
 from turnwire_server.stores.memory_nouns import HeldInference, HeldSession
 from turnwire_server.stores.memory_state import State, encoded_blocks
-from turnwire_server.stores.start import Decide, Seat, SessionState, StartCommand, Started
+from turnwire_server.stores.start import Admission, Decide, Seat, SessionState, StartCommand, Started
 from turnwire_server.wire.inference import overrides_to_proto
 
 
@@ -39,7 +32,7 @@ def start(state: State, command: StartCommand, decide: Decide, seat: Seat | None
     displaced = find_displaced(command.conflict_policy, line)
     parent = choose_parent(command, displaced)
     admission = decide(command, _read_state(session, line, parent))
-    _check_encodable(command)
+    _check_encodable(command, admission)
     inference = HeldInference(
         key=state.next_key(),
         session=session,
@@ -94,8 +87,9 @@ def _read_state(session: HeldSession, line: Sequence[InLine], parent: Parent) ->
     return SessionState(session.shown(), tuple(place.unfinished for place in line), shown)
 
 
-def _check_encodable(command: StartCommand) -> None:
+def _check_encodable(command: StartCommand, admission: Admission) -> None:
     """Raise what a store raises that writes a start to a file."""
+    admission.engine.encode()
     overrides_to_proto(command.overrides)
     encode_map(command.metadata)
     encode_map(command.data)

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from turnwire_server.domain import lifecycle
-from turnwire_server.domain.errors import (
-    InferenceNotFoundError,
-    NoActiveInferenceError,
-)
+from turnwire_server.domain.errors import InferenceNotFoundError, NoActiveInferenceError
 from turnwire_server.domain.event import Cancelled
 from turnwire_server.domain.inference import WAITING_STATES, Inference, InferenceState
 from turnwire_server.stores.intake import inference_bytes
@@ -26,9 +23,7 @@ from turnwire_server.stores.sqlite_rows import (
     optional_micros,
     to_micros,
 )
-from turnwire_server.stores.sqlite_sessions import (
-    load_session,
-)
+from turnwire_server.stores.sqlite_sessions import load_session
 from turnwire_server.stores.sqlite_snapshots import add_final_mark, add_marks
 from turnwire_server.stores.sqlite_transaction import Transaction
 from turnwire_server.stores.sqlite_turns import add_blocks, close_turn, replace_data

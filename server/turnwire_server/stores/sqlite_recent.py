@@ -1,11 +1,13 @@
 """Inferences as the last commits left them: whoever waits for one, or looks at it often, needs no thread to read it.
 
-Only commits write here, so what is here is what is in the file: nobody else writes to that while this process has it.
+Nobody else writes to the file while this process has it. What a transaction changes is withdrawn before its COMMIT and
+is back, changed, once the commit was told: so what is here is never older than what somebody may have read in the file.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import replace
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from turnwire_server.domain.inference import Inference, InferenceState
 from turnwire_server.stores.base import Commit
@@ -14,46 +16,68 @@ from turnwire_server.stores.sqlite_transaction import Written
 # The inferences that are kept, at some 2 KiB each: beyond that, those that were written longest ago are read again.
 RECENT_MAX = 1024
 
+Key = tuple[str, str]  # principal, inference_id
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a transaction is about to change, and what was kept of that. `epoch` counts the deletions before."""
+
+    written: Sequence[Written]
+    commits: Sequence[Commit]
+    keys: frozenset[Key]
+    withdrawn: Mapping[Key, Inference]
+    epoch: int
+
+    def after(self) -> Mapping[Key, Inference]:
+        """Return what is known of all that it changed once it has happened."""
+        known = dict(self.withdrawn)
+        for principal, inference in self.written:
+            known[principal, inference.inference_id] = inference
+        for commit in self.commits:
+            for chunk in commit.chunks:
+                appended = known.get((commit.principal, chunk.inference_id))
+                if appended is not None and chunk.last_sequence > appended.last_sequence:
+                    told = replace(appended, last_sequence=chunk.last_sequence)
+                    known[commit.principal, chunk.inference_id] = told
+        deleted = {(commit.principal, commit.session_id) for commit in self.commits if commit.is_deleted}
+        return {key: kept for key, kept in known.items() if (key[0], kept.session_id) not in deleted}
+
 
 class RecentInferences:
     """The inferences that were written last. One that is QUEUED is not here: its place in line changes without it."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], Inference] = OrderedDict()  # as they were written, the last one last
-        self._last_sequences: dict[tuple[str, str], int] = {}  # of those that were only appended to since
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Key, Inference] = OrderedDict()  # as they were written, the last one last
+        self._changing: Counter[Key] = Counter()  # in how many transactions that were not told yet
+        self._epoch = 0
 
     def get(self, principal: str, inference_id: str) -> Inference | None:
         """Return an inference as it is in the file, None if it has to be read there."""
-        key = principal, inference_id
-        inference = self._kept.get(key)
-        if inference and (last := self._last_sequences.pop(key, None)):
-            inference = self._kept[key] = replace(inference, last_sequence=last)
-        return inference
+        return self._kept.get((principal, inference_id))
 
-    def take(self, written: Sequence[Written], commits: Sequence[Commit]) -> None:
-        """Take what one transaction wrote, in order, and what it appended or deleted."""
-        for commit in commits:
-            for chunk in commit.chunks:
-                key = commit.principal, chunk.inference_id
-                if key in self._kept:
-                    self._last_sequences[key] = chunk.last_sequence
-        for principal, inference in written:
-            key = principal, inference.inference_id
-            self._last_sequences.pop(key, None)
-            self._kept[key] = inference
-            self._kept.move_to_end(key)
-            if inference.state is InferenceState.QUEUED:
-                del self._kept[key]
-        deleted = {(commit.principal, commit.session_id) for commit in commits if commit.is_deleted}
-        if deleted:
-            for key in [each for each, kept in self._kept.items() if (each[0], kept.session_id) in deleted]:
-                del self._kept[key]
-                self._last_sequences.pop(key, None)
-        while len(self._kept) > RECENT_MAX:
-            key, _ = self._kept.popitem(last=False)
-            self._last_sequences.pop(key, None)
+    def withdraw(self, written: Sequence[Written], commits: Sequence[Commit]) -> Change:
+        """Withdraw what a transaction changes; called before its COMMIT, on the writer's thread."""
+        keys = {(principal, inference.inference_id) for principal, inference in written}
+        keys |= {(commit.principal, chunk.inference_id) for commit in commits for chunk in commit.chunks}
+        with self._lock:
+            if any(commit.is_deleted for commit in commits):  # whatever belongs to it: who asks for others reads them
+                self._kept.clear()
+                self._epoch += 1
+            self._changing.update(keys)
+            withdrawn = {key: kept for key in keys if (kept := self._kept.pop(key, None))}
+            return Change(written, commits, frozenset(keys), withdrawn, self._epoch)
 
-    def clear(self) -> None:
-        """Forget everything: it is not known what became of a transaction."""
-        self._kept.clear()
-        self._last_sequences.clear()
+    def settle(self, change: Change, has_happened: bool | None) -> None:
+        """Put back what is known, now that everyone else is told; None: it is not known what became of it."""
+        known = change.after() if has_happened else change.withdrawn
+        with self._lock:
+            self._changing -= Counter(change.keys)
+            if has_happened is None or change.epoch != self._epoch:
+                return
+            for key, inference in known.items():
+                if key not in self._changing and inference.state is not InferenceState.QUEUED:
+                    self._kept[key] = inference
+            while len(self._kept) > RECENT_MAX:
+                self._kept.popitem(last=False)

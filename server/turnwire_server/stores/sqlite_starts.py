@@ -34,7 +34,7 @@ from turnwire_server.wire.event import encode_event
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Admitted:
     """A start that was admitted. `before` are the inferences of its session that have not ended, `parent_turn` is the
     turn that it builds on if it runs now."""
 
@@ -81,7 +81,7 @@ def _find_sent(tx: Transaction, command: StartCommand) -> InferenceRow | None:
     return sent
 
 
-def _admit(tx: Transaction, command: StartCommand, decide: Decide) -> _Entry:
+def _admit(tx: Transaction, command: StartCommand, decide: Decide) -> _Admitted:
     """Have it decided on a start; what it displaces is cancelled.
 
     Errors: SessionNotFoundError, SessionAlreadyExistsError, TurnNotFoundError, what `decide` raises.
@@ -100,7 +100,7 @@ def _admit(tx: Transaction, command: StartCommand, decide: Decide) -> _Entry:
     admission = decide(command, state)
     if displaced:
         cancel(tx, load_inference(tx.connection, command.principal, displaced.unfinished.inference_id), "")
-    return _Entry(command, admission, session, before, parent, parent_turn)
+    return _Admitted(command, admission, session, before, parent, parent_turn)
 
 
 def _find_parent(connection: sqlite3.Connection, session: SessionRow, parent: Parent) -> TurnRow | None:
@@ -111,7 +111,7 @@ def _find_parent(connection: sqlite3.Connection, session: SessionRow, parent: Pa
     return row
 
 
-def _enqueue(tx: Transaction, entry: _Entry, inference: Inference) -> Inference:
+def _enqueue(tx: Transaction, entry: _Admitted, inference: Inference) -> Inference:
     """Write an inference that has to wait for its turn, or for somebody who claims it."""
     rank = decide_rank(entry.command.conflict_policy, entry.before)
     position = 1
@@ -126,7 +126,7 @@ def _enqueue(tx: Transaction, entry: _Entry, inference: Inference) -> Inference:
     return inference
 
 
-def _begin(tx: Transaction, entry: _Entry, inference: Inference, seat: Seat) -> Claim:
+def _begin(tx: Transaction, entry: _Admitted, inference: Inference, seat: Seat) -> Claim:
     """Write an inference that runs from its start on, and open its turn."""
     blocks = complete_blocks(entry.command.input, tx.mint)
     new = new_turn(
@@ -183,7 +183,7 @@ def _told(inference: Inference, appended: Appended) -> Inference:
 
 def _insert(
     tx: Transaction,
-    entry: _Entry,
+    entry: _Admitted,
     inference: Inference,
     rank: int,
     event_count: int,

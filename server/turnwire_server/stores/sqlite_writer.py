@@ -24,8 +24,8 @@ from turnwire_server.domain.ids import Mint
 from turnwire_server.stores.base import Commit, OnCommit
 from turnwire_server.stores.sqlite_fault import FileMovedError, explain, leaves_nothing, read_anew, unavailable
 from turnwire_server.stores.sqlite_file import OpenFiles
-from turnwire_server.stores.sqlite_recent import RecentInferences
-from turnwire_server.stores.sqlite_transaction import Joint, Operation, Transaction, Written
+from turnwire_server.stores.sqlite_recent import Change, RecentInferences
+from turnwire_server.stores.sqlite_transaction import Joint, Operation, Transaction
 from turnwire_server.telemetry.logs import logger
 
 T = TypeVar("T")
@@ -66,11 +66,11 @@ class _Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Committed:
-    """What one transaction did. `written` is None if it is not known whether it happened."""
+    """What came of one transaction; `has_happened` is None if that is not known."""
 
     outcomes: Sequence[_Outcome]
-    commits: Sequence[Commit] = ()
-    written: Sequence[Written] | None = ()
+    has_happened: bool | None = False
+    change: Change | None = None
 
 
 def _run(jobs: Sequence[_Job], transaction: Transaction) -> list[_Outcome]:
@@ -169,16 +169,17 @@ class GroupCommitWriter:
         except Exception as error:  # noqa: BLE001 - handed to the callers; the thread has to live on
             self._roll_back()
             return self._fail(jobs, error, is_definite=True)
+        change = self.recent.withdraw(transaction.written, commits)
         try:
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - as above
             landed = self._has_landed(commits, error)
             if not landed:
-                return self._fail(jobs, error, is_definite=landed is False)
+                return self._fail(jobs, error, change, is_definite=landed is False)
             log.warning("a commit failed and landed all the same", error=str(error))
         if self._connection.total_changes != changes:  # else nothing was written, and nothing could fail
             self._report(None)
-        return _Committed(outcomes, commits, transaction.written)
+        return _Committed(outcomes, True, change)
 
     def _begin(self) -> None:
         try:
@@ -192,11 +193,13 @@ class GroupCommitWriter:
             self._connection.execute("ROLLBACK")  # which failed before
         self._connection.execute("BEGIN IMMEDIATE")
 
-    def _fail(self, jobs: Sequence[_Job], error: Exception, *, is_definite: bool) -> _Committed:
+    def _fail(
+        self, jobs: Sequence[_Job], error: Exception, change: Change | None = None, *, is_definite: bool
+    ) -> _Committed:
         read_anew(self._connection, error)
         self._report(error)
         told = [_Outcome(job.future, error=unavailable(error, is_definite=is_definite)) for job in jobs]
-        return _Committed(told, written=() if is_definite else None)
+        return _Committed(told, False if is_definite else None, change)
 
     def _report(self, error: Exception | None) -> None:
         """Log when transactions begin to fail, each new cause, and when they succeed again."""
@@ -251,13 +254,11 @@ class GroupCommitWriter:
             return None
 
     def _settle(self, committed: _Committed) -> None:
-        if committed.written is None:
-            self.recent.clear()
-        else:
-            self.recent.take(committed.written, committed.commits)
         try:
-            if committed.commits:
-                self._on_commit(committed.commits)
+            if committed.change:
+                self.recent.settle(committed.change, committed.has_happened)
+                if committed.has_happened and committed.change.commits:
+                    self._on_commit(committed.change.commits)
         finally:
             for outcome in committed.outcomes:
                 self._room.release()

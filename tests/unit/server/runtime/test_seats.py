@@ -1,16 +1,15 @@
 """Starts that bring a seat of the supervisor: what has taken one runs, whatever becomes of the call."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from support.supervised import HANG, World
-from turnwire_server.domain.errors import QueueFullError, SessionBusyError, StoreUnavailableError
+from turnwire_server.domain.errors import SessionBusyError, StoreUnavailableError
 from turnwire_server.domain.ids import LOCAL
 from turnwire_server.domain.inference import Inference, InferenceState
-from turnwire_server.runtime.leasing import CLAIM_MAX, Leasing
 from turnwire_server.stores.start import Seat, Started
 from turnwire_server.telemetry.logs import bound_to
 
@@ -138,6 +137,62 @@ async def test_a_drain_hands_back_what_a_start_under_way_has_taken() -> None:
     await starting
 
 
+async def test_a_start_that_is_answered_after_everything_has_ended_is_handed_back() -> None:
+    world = World(speed=50)  # the drain does not wait for long
+    async with world.at_work():
+        await _ready(world)
+        world.store.delays["start"] = 0.3
+        starting = asyncio.create_task(world.start("s", HANG, is_seated=True))
+        await _until_has(world, "s")
+    answered = await starting
+    assert answered.state is InferenceState.QUEUED
+    found = await _only(world, "s")
+    assert (found.state, found.attempt) == (InferenceState.QUEUED, 0)
+
+
+async def test_a_seat_that_comes_back_is_not_missed_by_who_waits_for_it() -> None:
+    world = World(running_max=1)
+    async with world.at_work():
+        await _ready(world)
+        decided = asyncio.Event()
+
+        async def refuse(seat: Seat | None) -> Started:
+            assert seat
+            await decided.wait()
+            raise REFUSED
+
+        refused = asyncio.create_task(world.supervisor.start(refuse))
+        await asyncio.sleep(0)
+        waiting = await world.start("waiting")
+        await asyncio.sleep(0.05)
+        assert (await _only(world, "waiting")).state is InferenceState.QUEUED, "the other one has the seat"
+        decided.set()
+        with pytest.raises(SessionBusyError):
+            await refused
+        began = asyncio.get_running_loop().time()
+        await world.wait(waiting, InferenceState.SUCCEEDED)
+        assert asyncio.get_running_loop().time() - began < 0.3, "less than until the next look at the store"
+
+
+async def test_starts_that_take_seats_cause_no_claims() -> None:
+    world = World()
+    count = 0
+    async with world.at_work():
+        await _ready(world)
+        claim = world.store.claim
+
+        async def counting(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            return await claim(*arguments, **named)
+
+        world.store.__dict__["claim"] = counting
+        for number in range(50):
+            await world.start(f"s{number}", HANG, is_seated=True)
+        assert count <= 2
+        await _until(lambda: world.engine.running == 50)
+
+
 async def test_what_waits_comes_before_what_is_started_where_there_is_room_for_one() -> None:
     world = World(running_max=1)
     async with world.at_work():
@@ -176,79 +231,3 @@ async def test_a_start_that_did_not_happen_gives_its_seat_back(error: Exception)
                 await world.start(f"refused-{number}", is_seated=True)
         inference = await world.start("s", is_seated=True)
         await world.wait(inference, InferenceState.SUCCEEDED)
-
-
-def _leasing() -> Leasing:
-    numbers = iter(range(1000))
-    return Leasing(lambda: f"m{next(numbers)}")
-
-
-def _raise(error: BaseException) -> Coroutine[Any, Any, Started]:
-    async def send() -> Started:
-        raise error
-
-    return send()
-
-
-def test_a_claim_leaves_half_of_the_room_to_starts() -> None:
-    leasing = _leasing()
-    assert len(leasing.ask(5).tokens) == 3
-    seats = [leasing.take_seat(5 - leasing.seat_count, is_claim_due=False) for _ in range(4)]
-    assert [seat is not None for seat in seats] == [True, True, False, False]
-
-
-@pytest.mark.parametrize(("room", "seats"), [(0, 0), (1, 0), (2, 1), (3, 1), (10, 5), (500, 500 - CLAIM_MAX)])
-def test_a_claim_that_is_due_has_its_room(room: int, seats: int) -> None:
-    leasing, taken = _leasing(), 0
-    while leasing.take_seat(room - leasing.seat_count, is_claim_due=True):
-        taken += 1
-    assert leasing.seat_count == taken >= seats
-    assert room - taken >= min(1, room)
-
-
-async def test_the_next_claim_asks_for_what_became_of_a_seat() -> None:
-    leasing = _leasing()
-    seat = leasing.take_seat(10, is_claim_due=False)
-    assert seat
-    with pytest.raises(StoreUnavailableError):
-        await leasing.start(seat, lambda _: _raise(UNKNOWN))
-    assert leasing.has_unresolved
-    assert leasing.tokens == {seat.token}
-    assert leasing.ask(0).tokens[0] == seat.token
-    leasing.answered()
-    assert (leasing.tokens, leasing.seat_count, leasing.has_unresolved) == (set(), 0, False)
-
-
-async def test_a_claim_under_way_does_not_resolve_what_came_after_it() -> None:
-    leasing = _leasing()
-    asked = leasing.ask(4)
-    seat = leasing.take_seat(4, is_claim_due=False)
-    assert seat
-    with pytest.raises(asyncio.CancelledError):
-        await leasing.start(seat, lambda _: _raise(asyncio.CancelledError()))
-    assert leasing.ask(4) == asked
-    leasing.answered()
-    assert leasing.tokens == {seat.token}
-    again = leasing.ask_again()
-    assert again
-    assert (again.tokens, again.only_lost) == ((seat.token,), True)
-
-
-async def test_a_refusal_is_no_riddle() -> None:
-    leasing = _leasing()
-    seat = leasing.take_seat(1, is_claim_due=False)
-    assert seat == Seat(leasing.owner, seat.token if seat else "")
-    with pytest.raises(QueueFullError):
-        await leasing.start(seat, lambda _: _raise(QueueFullError(session_id="s", queue_depth=1, queue_depth_max=1)))
-    assert (leasing.tokens, leasing.ask_again()) == (set(), None)
-
-
-async def test_another_owner_has_no_seats_of_the_one_before() -> None:
-    leasing = _leasing()
-    seat = leasing.take_seat(2, is_claim_due=False)
-    assert seat
-    with pytest.raises(StoreUnavailableError):
-        await leasing.start(seat, lambda _: _raise(UNKNOWN))
-    leasing.begin_again()
-    assert leasing.owner != seat.owner
-    assert (leasing.tokens, leasing.has_unresolved) == (set(), False)
