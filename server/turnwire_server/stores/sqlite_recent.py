@@ -1,7 +1,8 @@
 """Inferences as the last commits left them: whoever waits for one, or looks at it often, needs no thread to read it.
 
-Nobody else writes to the file while this process has it. What a transaction changes is withdrawn before its COMMIT and
-is back, changed, once the commit was told: so what is here is never older than what somebody may have read in the file.
+Nobody else writes to the file while this process has it; if somebody does, nothing is kept any more. What a transaction
+changes is withdrawn before its COMMIT and is back, changed, once the commit was told: so what is here is never older
+than what somebody may have read in the file.
 """
 
 import threading
@@ -52,6 +53,13 @@ class RecentInferences:
         self._kept: OrderedDict[Key, Inference] = OrderedDict()  # as they were written, the last one last
         self._changing: Counter[Key] = Counter()  # in how many transactions that were not told yet
         self._epoch = 0
+        self._is_off = False
+
+    def turn_off(self) -> None:
+        """Keep nothing any more: somebody else writes to the file."""
+        with self._lock:
+            self._is_off = True
+            self._kept.clear()
 
     def get(self, principal: str, inference_id: str) -> Inference | None:
         """Return an inference as it is in the file, None if it has to be read there."""
@@ -74,7 +82,7 @@ class RecentInferences:
         known = change.after() if has_happened else change.withdrawn
         with self._lock:
             self._changing -= Counter(change.keys)
-            if has_happened is None or change.epoch != self._epoch:
+            if has_happened is None or change.epoch != self._epoch or self._is_off:
                 return
             for key, inference in known.items():
                 if key not in self._changing and inference.state is not InferenceState.QUEUED:

@@ -103,6 +103,7 @@ class GroupCommitWriter:
         self._room = asyncio.Semaphore(OPERATIONS_MAX)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()  # bounded by _room; None ends the thread
         self._is_closed = False
+        self._version: int | None = None  # of the file, as others left it
         self._fault = ""  # why the last transaction failed
         self._stopped = self._loop.create_future()
         threading.Thread(target=self._work, name="turnwire-sqlite-writer", daemon=True).start()
@@ -192,6 +193,12 @@ class GroupCommitWriter:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")  # which failed before
         self._connection.execute("BEGIN IMMEDIATE")
+        # It changes with what other connections commit, and all of ours but this one only read.
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if self._version not in (None, version):
+            log.error("another process writes to the store", store=str(self._files.path))
+            self.recent.turn_off()
+        self._version = version
 
     def _fail(
         self, jobs: Sequence[_Job], error: Exception, change: Change | None = None, *, is_definite: bool

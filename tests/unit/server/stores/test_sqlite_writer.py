@@ -285,6 +285,23 @@ async def test_what_may_have_changed_is_not_at_hand_any_more(writer: Writer, fat
     assert recent.get("p", "i") is (inference if is_kept else None)
 
 
+async def test_nothing_is_at_hand_once_somebody_else_writes_to_the_file(
+    writer: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inference = Inference("a", "i", InferenceState.RUNNING, EPOCH)
+    for _ in range(2):
+        await writer.writer.run(lambda tx: tx.wrote("p", inference))
+        await writer.append(1, b"x")
+    assert writer.writer.recent.get("p", "i") == replace(inference, last_sequence=2)
+    with closing(connect(tmp_path / "writer.db", "normal")) as other:
+        other.execute("UPDATE session SET turn_count = turn_count + 1")
+    await writer.append(2, b"y")
+    assert writer.writer.recent.get("p", "i") is None
+    await writer.writer.run(lambda tx: tx.wrote("p", inference))
+    assert writer.writer.recent.get("p", "i") is None
+    assert capsys.readouterr().out.count("another process writes to the store") == 1
+
+
 async def test_a_transaction_that_sqlite_gave_up_fails_for_all(writer: Writer) -> None:
     def give_up(tx: Transaction) -> None:
         tx.connection.execute("ROLLBACK")
