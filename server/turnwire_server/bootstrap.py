@@ -24,6 +24,7 @@ from turnwire_server.engines.scripted import ScriptedEngine
 from turnwire_server.events.bus import Bus, Hint, HintKind, InProcessBus
 from turnwire_server.events.fanout import Fanout
 from turnwire_server.events.folded_log import FrameCodec
+from turnwire_server.events.turnstile import Turnstile
 from turnwire_server.rpc.server import RpcServer
 from turnwire_server.runtime.assembly import Assembly, assemble
 from turnwire_server.runtime.clock import SystemClock
@@ -126,6 +127,7 @@ async def running_server(
         rpc = RpcServer(
             runtime,
             mint,
+            Turnstile(),
             settings.watchers_max + UNARY_RPCS_MAX,
             engines=tuple(infos.values()),
             known_tools=lambda name: assemblies[name].known_tools,

@@ -134,10 +134,18 @@ def _resumed_late() -> None:
 
     class LateWatcher(subscription._Watcher):  # pyright: ignore[reportPrivateUsage] - it is to be broken
         def __init__(
-            self, store: Any, topic: Any, request: Subscription, opened: Any, position: int, skip_to: int, end: Any
+            self,
+            store: Any,
+            reads: Any,
+            topic: Any,
+            request: Subscription,
+            opened: Any,
+            position: int,
+            skip_to: int,
+            end: Any,
         ) -> None:
             is_late = bool(request.inference_id) and request.start is StartKind.AFTER_SEQUENCE
-            super().__init__(store, topic, request, opened, position, skip_to + is_late, end)
+            super().__init__(store, reads, topic, request, opened, position, skip_to + is_late, end)
 
     patch(subscription, "_Watcher", lambda _: LateWatcher)
 

@@ -18,6 +18,10 @@ Key = tuple[str, str]  # principal, session_id
 # A ring keeps at least the newest chunk and at most this many bytes; what falls out is read from the store.
 RING_BYTES_MAX = 1024 * 1024
 
+# How many watchers read the store at a time, so that thousands who fell behind leave threads of it to everyone else.
+# The others wait; how many those can be is bounded by the streams that there may be.
+READS_MAX = 2
+
 
 class Signal:
     """Wakes everyone who waits, once per notification; counts notifications so that none is missed in between."""
@@ -111,6 +115,7 @@ class Fanout:
     def __init__(self) -> None:
         self._topics: dict[Key, Topic] = {}
         self.is_closed = False
+        self.reads = asyncio.Semaphore(READS_MAX)
 
     def publish(self, commits: Sequence[Commit]) -> None:
         """Take what one commit appended; the store's `on_commit`."""

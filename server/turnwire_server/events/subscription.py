@@ -8,6 +8,7 @@ A snapshot is read up to the head at the time of the request, and the events aft
 who begins there: the topic is watched before.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -104,6 +105,12 @@ class Delivery:
     snapshot: Part | None = None
     end: End | None = None
 
+    @property
+    def size(self) -> int:
+        """The bytes of its events; what is around them in a response is next to nothing."""
+        frames = self.snapshot.frames if self.snapshot else self.frames
+        return sum(map(len, frames))
+
 
 def check_cursor(session_id: str, log: str, after: int, page: LogPage) -> None:
     """Refuse a cursor that the log cannot continue exactly.
@@ -142,7 +149,7 @@ async def subscribe(
     EventsCompactedError when retention overtakes it, StoreUnavailableError.
     """
     with fanout.watch(request.principal, request.session_id) as topic:
-        watcher = await _open(store, topic, request)
+        watcher = await _open(store, fanout, topic, request)
         opened: Opened | None = watcher.opened
         sent = watcher.position
         due = clock.monotonic() + heartbeat_seconds
@@ -191,7 +198,7 @@ async def _snapshot(
         yield Delivery((), head, head, end=End.SESSION_DELETED)
 
 
-async def _open(store: SessionStore, topic: Topic, request: Subscription) -> "_Watcher":
+async def _open(store: SessionStore, fanout: Fanout, topic: Topic, request: Subscription) -> "_Watcher":
     """Check what is asked for against the log, and find where to begin and where to end."""
     page = await store.read_log(request.principal, request.session_id, min(request.after_sequence, SEQUENCE_MAX), 0)
     first = 0
@@ -215,7 +222,7 @@ async def _open(store: SessionStore, topic: Topic, request: Subscription) -> "_W
     if request.log and request.log != page.log:
         raise LogReplacedError(session_id=request.session_id, log=page.log)
     opened = Opened(page.log, page.earliest_sequence, page.head_sequence)
-    return _Watcher(store, topic, request, opened, position, max(position, first - 1), end_at)
+    return _Watcher(store, fanout.reads, topic, request, opened, position, max(position, first - 1), end_at)
 
 
 class _Watcher:
@@ -224,6 +231,7 @@ class _Watcher:
     def __init__(  # one argument per thing it needs, all from _open
         self,
         store: SessionStore,
+        reads: asyncio.Semaphore,
         topic: Topic,
         request: Subscription,
         opened: Opened,
@@ -234,6 +242,7 @@ class _Watcher:
         self.position = position
         self.opened = opened
         self._store = store
+        self._reads = reads
         self._topic = topic
         self._request = request
         self._skip_to = skip_to
@@ -279,9 +288,10 @@ class _Watcher:
             chunks = _at_most(ring, DELIVERY_BYTES_AIM)
             return chunks, chunks[-1].last_sequence
         request = self._request
-        page = await self._store.read_log(
-            request.principal, request.session_id, position, DELIVERY_BYTES_AIM, request.inference_id
-        )
+        async with self._reads:
+            page = await self._store.read_log(
+                request.principal, request.session_id, position, DELIVERY_BYTES_AIM, request.inference_id
+            )
         if page.log != self.opened.log:  # deleted, and created again under the same name
             raise SessionNotFoundError(session_id=request.session_id)
         check_cursor(request.session_id, "", position, page)

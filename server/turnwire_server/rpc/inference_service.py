@@ -20,6 +20,7 @@ from turnwire_server.events.subscription import (
     check_cursor,
     read_inference_of,
 )
+from turnwire_server.events.turnstile import Turnstile
 from turnwire_server.rpc.call import Caller
 from turnwire_server.rpc.paging import BLOCKS_MAX, page_size, page_token, read_turn_of, turn_page_token
 from turnwire_server.runtime.runtime import Runtime
@@ -40,10 +41,11 @@ EVENTS_PAGE_DEFAULT = 1000
 class InferenceService:
     """The rpcs about inferences and their events."""
 
-    def __init__(self, runtime: Runtime, mint: Mint) -> None:
+    def __init__(self, runtime: Runtime, mint: Mint, turnstile: Turnstile) -> None:
         self._runtime = runtime
         self._store = runtime.store
         self._mint = mint
+        self._turnstile = turnstile
 
     async def start_inference(self, request: pb.StartInferenceRequest, caller: Caller) -> pb.StartInferenceResponse:
         """Serve StartInference."""
@@ -82,6 +84,7 @@ class InferenceService:
         watched = self._runtime.subscribe(_subscription(request, caller.principal), cancel_after)
         async with aclosing(watched) as deliveries:
             async for delivery in deliveries:
+                await self._turnstile.wait_to_pass(delivery.size)
                 yield _encode_delivery(delivery)
 
     async def get_inference(self, request: pb.GetInferenceRequest, caller: Caller) -> pb.GetInferenceResponse:

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 from turnwire.v1 import debug_service_pb2, engine_service_pb2, inference_service_pb2, session_service_pb2
 from turnwire_server.domain.ids import Mint
 from turnwire_server.domain.profile import EngineInfo
+from turnwire_server.events.turnstile import Turnstile
 from turnwire_server.rpc.call import TRANSPORT_BYTES_MAX, Stream, Unary, generic_handler
 from turnwire_server.rpc.debug_service import DebugService
 from turnwire_server.rpc.engine_service import EngineService, no_tools
@@ -56,6 +57,7 @@ class RpcServer:
         self,
         runtime: Runtime,
         mint: Mint,
+        turnstile: Turnstile,
         rpcs_max: int,
         *,
         engines: Sequence[EngineInfo] = (),
@@ -66,7 +68,7 @@ class RpcServer:
         self._is_stopping = False
         self._health = health.aio.HealthServicer()
         services = {
-            "InferenceService": InferenceService(runtime, mint),
+            "InferenceService": InferenceService(runtime, mint, turnstile),
             "SessionService": SessionService(runtime),
             "DebugService": DebugService(runtime),
             "EngineService": EngineService(runtime.profiles, engines, known_tools),

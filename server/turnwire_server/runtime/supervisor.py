@@ -136,19 +136,24 @@ class Supervisor:
         if seat is None:
             return await send(None)
         moment = self._ports.step_changes.now()
-        started: Started | None = None
         try:
             started = await self._leasing.start(seat, send)
-        finally:
-            is_taken = started is not None and started.claim is not None
-            # Where the seat was the last one, somebody may wait for its room.
-            if self._leasing.has_unresolved or (not is_taken and self._room() <= 1):
-                self._wake.set()
-        if (claim := started.claim) and not self._launch(claim, moment):  # everything has ended meanwhile
+        except BaseException:
+            self._miss_seat()
+            raise
+        claim = started.claim
+        if claim is None:
+            self._miss_seat()
+        elif not self._launch(claim, moment):  # everything has ended meanwhile
             send_back = partial(self._ports.store.hand_back, claim.lease, claim.position, is_loss=False)
             back = await self._guarded("handing back", send_back, claim.inference)
             return replace(started, inference=back or claim.inference, claim=None)
         return started
+
+    def _miss_seat(self) -> None:
+        """Claim if nobody knows what became of a seat, or if it was the last one: somebody may wait for its room."""
+        if self._leasing.has_unresolved or self._room() <= 1:
+            self._wake.set()
 
     def _room(self) -> int:
         """Return how many more inferences may run, those of starts under way counted as running."""
