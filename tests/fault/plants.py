@@ -23,12 +23,12 @@ from turnwire_server.rpc import inference_service
 from turnwire_server.runtime import recovery
 from turnwire_server.runtime.inference_loop import Attempt
 from turnwire_server.runtime.runtime import Runtime
-from turnwire_server.stores import sqlite, sqlite_inferences, sqlite_leases
+from turnwire_server.stores import sqlite, sqlite_inferences, sqlite_leases, sqlite_starts
 from turnwire_server.stores.lease import Claim, Lease
+from turnwire_server.stores.line import InLine
 from turnwire_server.stores.sqlite import SqliteSessionStore
 from turnwire_server.stores.sqlite_rows import InferenceRow
 from turnwire_server.stores.sqlite_transaction import Transaction
-from turnwire_server.stores.start import SessionState
 
 # Seeds that begin with a power cut, and with a SIGTERM under load.
 POWER_CUT_SEED, STOP_SEED = 765, 308
@@ -219,14 +219,11 @@ def _two_at_once() -> None:
 
         return migrate_and_admit
 
-    def make_read(read_state: Callable[..., SessionState]) -> Callable[..., SessionState]:
-        def read_idle(connection: sqlite3.Connection, found: Any, _line: Any, parent: Any) -> SessionState:
-            return read_state(connection, found, [], parent)
-
-        return read_idle
+    def read_nobody(_connection: sqlite3.Connection, _session: int) -> list[InLine]:
+        return []
 
     patch(sqlite, "migrate", make_migrate)
-    patch(sqlite_inferences, "_read_state", make_read)
+    patch(sqlite_starts, "read_line", lambda _: read_nobody)
     patch(sqlite_leases, "_SELECT_CLAIMABLE", lambda query: query.replace("w.is_active = 1 OR", "1 OR"))
 
 
@@ -239,7 +236,7 @@ def _key_forgotten() -> None:
 
         return pass_all
 
-    patch(sqlite_inferences, "pass_gate", make)
+    patch(sqlite_starts, "pass_gate", make)
 
 
 def _cancel_ignored() -> None:
