@@ -179,21 +179,22 @@ class World:
         elif call.name == "heartbeat":
             self._compare_heartbeats(expected.answer, actual.answer)
         else:
-            answer = actual.answer
-            if isinstance(answer, Started) and answer.claim:
-                answer = replace(answer, claim=self._plain(answer.claim))
+            claim = actual.answer.claim if isinstance(actual.answer, Started) else None
+            plain = replace(claim, turn=None, is_step_mode_off=False) if claim else None
+            answer = replace(actual.answer, claim=plain) if claim else actual.answer
             assert expected.answer == answer, (
                 f"{call}\n  answered {brief(actual.answer)}\n  not {brief(expected.answer)}"
             )
+            if claim:
+                self._check_extras(claim)
 
-    def _plain(self, claim: Claim) -> Claim:
-        """Check what a claim brought that it needs not, and return the claim without that."""
+    def _check_extras(self, claim: Claim) -> None:
+        """Check what a claim brought that not every store brings."""
         place = claim.lease.principal, claim.inference.session_id
         assert not (claim.is_step_mode_off and self.model.get_session(*place).step_mode), f"{claim}: it is on"
         if claim.turn:
             page = self.model.get_turn(*place, claim.turn.index, TurnView.FULL, 0, 1000)
             assert page.turn == claim.turn, f"{claim.lease} brought {claim.turn}\n  not {page.turn}"
-        return replace(claim, turn=None, is_step_mode_off=False)
 
     def _compare_heartbeats(self, expected: Heartbeat, actual: Heartbeat) -> None:
         assert set(actual.running) == set(expected.running), f"running: {actual.running}, not {expected.running}"

@@ -15,6 +15,9 @@ from fault.schedule import has_disk
 # A plant is found within seconds; this is for a machine that is busy with other things.
 SECONDS_MAX = 60.0
 
+# A bug may have several consequences, and a run ends with the first that is seen. Which one that is, is chance.
+RUNS_MAX = 3
+
 
 def violations(error: Exception) -> Iterator[Exception]:
     """Yield what an exception group is made of."""
@@ -31,11 +34,17 @@ async def test_a_planted_bug_is_found(name: str, tmp_path: Path) -> None:
     plant = PLANTS[name]
     if has_disk(plant.seed) and (why := Disk.is_possible()):
         pytest.skip(why)
-    test = FaultTest(tmp_path, seed=plant.seed, seconds=SECONDS_MAX, plant=name)
-    with pytest.raises(ExceptionGroup) as refused:
-        await test.run()
-    reported = [checkers_of(violation) for violation in violations(refused.value)]
-    assert any(plant.checker in names for names in reported), refused.value
+    reported: list[object] = []
+    for number in range(RUNS_MAX):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        test = FaultTest(folder, seed=plant.seed, seconds=SECONDS_MAX, plant=name)
+        with pytest.raises(ExceptionGroup) as refused:
+            await test.run()
+        if any(plant.checker in checkers_of(violation) for violation in violations(refused.value)):
+            return
+        reported.append(refused.value)
+    pytest.fail(f"others than {plant.checker} report it: {reported}")
 
 
 def test_every_checker_has_a_plant() -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -79,6 +80,14 @@ class ServerProcess:
     def pid(self) -> int:
         """The process."""
         return self._process.pid
+
+    def read_log_until(self, text: str, seconds: float = 10.0) -> str:
+        """Return what it has logged once that has a text. Errors: AssertionError, if it does not in time."""
+        give_up = time.monotonic() + seconds
+        while text not in (log := "".join(self.log)):
+            assert time.monotonic() < give_up, f"no {text} in\n{log}"
+            time.sleep(0.02)
+        return log
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
